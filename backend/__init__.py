@@ -1,0 +1,1 @@
+"""The picture-making half of Viewport Diffusion: importable with numpy alone, and never with bpy."""
