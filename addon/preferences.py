@@ -1,0 +1,96 @@
+"""The extension's preferences: which backend, which Python, which precision."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import bpy
+
+from ..backend.errors import BackendError
+from ..backend.models.load import Options
+
+PACKAGE = __package__.rpartition(".")[0]  # the extension's own module name, such as bl_ext.user_default.…
+
+BACKENDS = (
+    ("subprocess", "Separate Process", "Pictures are made in a process of their own: its crash can't end Blender"),
+    ("embedded", "Inside Blender", "Pictures are made in Blender's own process, whose Python must have torch"),
+)
+PRECISIONS = (
+    ("automatic", "Automatic", "Half precision where the device is faster with it"),
+    ("float32", "Full", "32 bits: slowest, and safe from black pictures"),
+    ("bfloat16", "Half (bfloat16)", "16 bits with the range of 32"),
+    ("float16", "Half (float16)", "16 bits, for graphics cards"),
+)
+
+
+class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
+    """Preferences of Viewport Diffusion."""
+
+    bl_idname = PACKAGE
+
+    backend: bpy.props.EnumProperty(name="Backend", description="Where pictures are made", items=BACKENDS)
+    python: bpy.props.StringProperty(
+        name="Python",
+        description="The Python 3.11 or newer that has torch and diffusers; empty takes Blender's own if it has them",
+        subtype="FILE_PATH",
+    )
+    device: bpy.props.StringProperty(
+        name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"
+    )
+    precision: bpy.props.EnumProperty(name="Precision", description="How exact the model computes", items=PRECISIONS)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the preferences."""
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(self, "backend")
+        row = layout.row()
+        row.active = self.backend == "subprocess"
+        row.prop(self, "python")
+        layout.prop(self, "device")
+        layout.prop(self, "precision")
+        layout.label(text=f"Jobs and pictures are kept in {jobs_folder()}", icon="FILE_FOLDER")
+
+
+def preferences() -> VIEWPORT_DIFFUSION_AP_preferences:
+    """Return the preferences of this extension."""
+    return bpy.context.preferences.addons[PACKAGE].preferences
+
+
+def jobs_folder() -> Path:
+    """Return the folder of the jobs, below the only place where an extension may write."""
+    return Path(bpy.utils.extension_path_user(PACKAGE, path="jobs", create=True))
+
+
+def engine_options() -> Options:
+    """Return how models run on this machine, hub access by Blender's own switch."""
+    chosen = preferences()
+    return Options(chosen.device.strip() or "automatic", chosen.precision, bpy.app.online_access)
+
+
+def backend_python() -> str:
+    """Return the interpreter of the separate process; raises BackendError where none is known to have torch."""
+    chosen = preferences().python.strip()
+    if chosen:
+        path = Path(bpy.path.abspath(chosen)).expanduser()
+        if not path.is_file():
+            raise BackendError(f"There is no Python at {path}.", "Choose it in the extension's preferences.")
+        return str(path)
+    if importlib.util.find_spec("torch") is None:
+        raise BackendError(
+            "No Python with torch is set up yet.",
+            "Open Preferences, Add-ons, Viewport Diffusion, and choose the Python that has the backend's packages.",
+        )
+    return sys.executable
+
+
+def register() -> None:
+    """Register the preferences."""
+    bpy.utils.register_class(VIEWPORT_DIFFUSION_AP_preferences)
+
+
+def unregister() -> None:
+    """Unregister the preferences."""
+    bpy.utils.unregister_class(VIEWPORT_DIFFUSION_AP_preferences)

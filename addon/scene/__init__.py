@@ -1,0 +1,1 @@
+"""What Blender's scene gives and takes: captures, masks, images, the mannequin."""

@@ -1,0 +1,134 @@
+"""The backend's own command line: `python -m backend run OPERATION …` without Blender, and the worker's entry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .errors import DiffusionError, InvalidRequest
+from .events import Event, Result
+from .flags import add_setting_flags, given_settings
+from .models.load import PRECISIONS, Options
+from .request import OPERATIONS, Array, Request, make_settings, whole_side
+
+BAD_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 2 with one sentence on standard error."""
+    parsed = _parser().parse_args(arguments)
+    options = Options(parsed.device, parsed.precision, parsed.online)
+    if parsed.command == "worker":
+        from .transport import worker
+
+        return worker.main(options)
+    try:
+        return run(parsed, options)
+    except DiffusionError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+
+
+def run(parsed: argparse.Namespace, options: Options) -> int:
+    """Run one operation on files and print one line of JSON for each picture."""
+    images = _images(parsed)
+    settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
+    request = Request(settings, images)
+    output = _output_folder(parsed.output)
+    from .engine import Engine
+    from .job import create_job, run_job
+
+    last: list[Event] = []
+
+    def tell(event: Event) -> None:
+        last[:] = [event]
+        if event.kind == "progress" and sys.stderr.isatty():
+            print(f"\r{event.progress:4.0%} {event.message:<40}", end="", file=sys.stderr, flush=True)
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as scratch:
+        folder = create_job(Path(scratch), request)
+        run_job(Engine(options), folder, tell, lambda: False)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        if last[0].kind != "finished":
+            raise DiffusionError(last[0].message, last[0].remedy)
+        for result in last[0].results:
+            path = _keep(result, output)
+            line = {"path": str(path), "seed": result.seed, "infotext": result.infotext}
+            print(json.dumps({**line, "seconds": round(time.monotonic() - started, 3)}, ensure_ascii=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m backend", description="Viewport Diffusion without Blender")
+    commands = parser.add_subparsers(dest="command", required=True)
+    worker = commands.add_parser("worker", help="serve a parent process over standard input and output")
+    _add_machine_flags(worker)
+    operations = commands.add_parser("run", help="make pictures from files").add_subparsers(
+        dest="operation", required=True
+    )
+    for name, cls in OPERATIONS.items():
+        operation = operations.add_parser(name, help=(cls.__doc__ or "").splitlines()[0], allow_abbrev=False)
+        operation.add_argument("--init", type=Path, required=True, metavar="FILE", help="the picture to start from")
+        if "mask" in cls.images:
+            operation.add_argument(
+                "--mask", type=Path, required=True, metavar="FILE", help="white is repainted, or what is transparent"
+            )
+        operation.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the PNGs go")
+        _add_machine_flags(operation)
+        add_setting_flags(operation, cls)
+    return parser
+
+
+def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="automatic", help="automatic, cpu, cuda, cuda:1, xpu or mps")
+    parser.add_argument("--precision", default="automatic", choices=PRECISIONS)
+    parser.add_argument("--online", action="store_true", help="allow models to be fetched from the hub")
+
+
+def _settings(parsed: argparse.Namespace, init: Array) -> dict[str, object]:
+    """Return the settings given as flags, and the picture's own size where no size is given."""
+    cls = OPERATIONS[parsed.operation]
+    height, width = init.shape[:2]
+    own = {"width": whole_side(width), "height": whole_side(height)} if hasattr(cls, "width") else {}
+    return {**own, **given_settings(parsed, cls)}
+
+
+def _images(parsed: argparse.Namespace) -> dict[str, Array]:
+    from .imaging.masks import binary_mask
+    from .imaging.pictures import load
+
+    images: dict[str, Array] = {"init": load(parsed.init)}
+    if "mask" in OPERATIONS[parsed.operation].images:
+        images["mask"] = binary_mask(load(parsed.mask))
+    return images
+
+
+def _output_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
+    return path
+
+
+def _keep(result: Result, output: Path) -> Path:
+    from .imaging.infotext import next_path
+
+    path = next_path(output, result.seed)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(Path(result.path).read_bytes())
+        temporary.replace(path)
+    except OSError as error:
+        raise DiffusionError(f"{path} could not be written: {error.strerror}.", "Choose another folder.") from error
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

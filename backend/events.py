@@ -1,0 +1,58 @@
+"""What a backend says about its jobs: one small tuple, always with the job's id, that travels as a line of JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+Kind = Literal["queued", "started", "progress", "finished", "failed", "cancelled"]
+KINDS = get_args(Kind)
+LAST_KINDS = ("finished", "failed", "cancelled")  # a job says one of these, once, and nothing after it
+
+
+class Result(NamedTuple):
+    """One finished picture: its PNG in the job's folder, the seed that made it, its infotext."""
+
+    path: str
+    seed: int
+    infotext: str
+
+
+class Event(NamedTuple):
+    """One step in a job's life.
+
+    progress: 0–1, the share of model calls done; 1 only once the picture is there. message: what is being done, or on
+    failure the sentence for the artist, with its remedy. seconds: wall time of the finished job.
+    """
+
+    job: str
+    kind: Kind
+    progress: float = 0.0
+    message: str = ""
+    remedy: str = ""
+    results: tuple[Result, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job is over."""
+        return self.kind in LAST_KINDS
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the event as the object of one line of JSON."""
+        return {"type": "event", **self._asdict(), "results": [result._asdict() for result in self.results]}
+
+    @classmethod
+    def from_wire(cls, line: dict[str, Any]) -> Event:
+        """Return the event of one line; raises ValueError for anything that to_wire() didn't write."""
+        fields = {name: line[name] for name in cls._fields if name in line}
+        try:
+            results = tuple(
+                Result(str(r["path"]), int(r["seed"]), str(r["infotext"])) for r in fields.pop("results", ())
+            )
+            event = cls(**fields, results=results)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not an event: {error!r}") from error
+        numbers = isinstance(event.progress, (int, float)) and isinstance(event.seconds, (int, float))
+        if event.kind not in KINDS or not isinstance(event.job, str) or not numbers:
+            raise ValueError("not an event")
+        return event

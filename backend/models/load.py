@@ -1,0 +1,182 @@
+"""From the name in the Model setting to a loaded model: embedded, a diffusers folder, a single file or a hub name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from ..request import EMBEDDED
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import Model
+
+log = logging.getLogger(__name__)
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+SINGLE_FILES = (".safetensors", ".ckpt")
+PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access."""
+
+    device: str = "automatic"
+    precision: str = "automatic"
+    online: bool = False
+
+
+class Models:
+    """The loaded models of one engine; the last one stays resident, since the next picture most likely wants it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._name = ""
+        self._model: Model | None = None
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether that model is ready without loading anything."""
+        return self._model is not None and self._name == name
+
+    def title(self, name: str) -> str:
+        """Return how that model is called in messages."""
+        return "the embedded model" if name == EMBEDDED else Path(name).name
+
+    def get(self, name: str) -> Model:
+        """Return that model, loading it in place of the last one; raises ModelError with what is wrong with it."""
+        if self._model is None or self._name != name:
+            self._model = None  # freed before the next is loaded: two rarely fit
+            self._model = load(name, self.options)
+            self._name = name
+        return self._model
+
+
+def load(name: str, options: Options) -> Model:
+    """Return the model of that name; raises ModelError where it is missing, damaged or of an unknown family."""
+    quiet_libraries(options.online)
+    import torch
+
+    from .model import Model
+
+    device = choose_device(options.device)
+    dtype = choose_precision(options.precision, device)
+    try:
+        pipe = _load_pipeline(name, dtype, options)
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        log.info("loading %s failed", name, exc_info=True)
+        raise ModelError(f"The model {name} could not be loaded: {_first_line(error)}", _REMEDY) from error
+    if not hasattr(pipe, "unet") or not hasattr(pipe, "vae"):
+        raise ModelError(
+            f"{name} is a {type(pipe).__name__}, which can't turn a picture into a picture here.",
+            "Choose a Stable Diffusion 1, 2 or XL model.",
+        )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device)
+    if getattr(pipe.vae.config, "force_upcast", False) and dtype == torch.float16:
+        pipe.vae.to(torch.float32)
+    native = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
+    return Model(pipe, name, device, dtype, native)
+
+
+_REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."
+
+
+def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
+    from diffusers import AutoPipelineForImage2Image
+
+    arguments: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    path = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"{path} holds no diffusers model.", "Choose the folder that has a model_index.json.")
+        arguments |= _without_safety_checker(path / "model_index.json")
+        return AutoPipelineForImage2Image.from_pretrained(path, **arguments)
+    if path.is_file():
+        from .single_file import load_single_file
+
+        return load_single_file(path, dtype)
+    if path.suffix.lower() in SINGLE_FILES or path.is_absolute():
+        raise ModelError(f"There is no model at {path}.", "Check the Model setting.")
+    if not HUB_NAME.fullmatch(name):
+        raise ModelError(
+            f"“{name}” is no model: there is no such file or folder.",
+            "Give “embedded”, a folder, a .safetensors file, or a hub name such as owner/model.",
+        )
+    return _load_from_hub(name, arguments, options.online)
+
+
+def _load_from_hub(name: str, arguments: dict[str, Any], online: bool) -> Any:
+    from diffusers import AutoPipelineForImage2Image
+
+    try:
+        return AutoPipelineForImage2Image.from_pretrained(name, **{**arguments, "local_files_only": not online})
+    except OSError as error:
+        if online:
+            raise ModelError(f"{name} could not be fetched from the hub: {_first_line(error)}") from error
+        raise ModelError(
+            f"{name} is not on this machine, and online access is off.",
+            "Allow Online Access in Blender's preferences (System), or choose a model on disk.",
+        ) from error
+
+
+def _without_safety_checker(index: Path) -> dict[str, Any]:
+    """Return arguments that leave out a safety checker where the model brings one: its answer is a black picture."""
+    components = json.loads(index.read_text(encoding="utf-8"))
+    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in components else {}
+
+
+def choose_device(wanted: str) -> str:
+    """Return the device to run on: the wanted one, or the fastest that this machine has."""
+    import torch
+
+    available = [
+        name
+        for name, has in (
+            ("cuda", torch.cuda.is_available()),
+            ("xpu", torch.xpu.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if has
+    ]
+    if wanted == "automatic":
+        return available[0]
+    if wanted.partition(":")[0] not in available:
+        raise ModelError(f"This machine has no device {wanted}.", f"Choose one of: {', '.join(available)}.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> torch.dtype:
+    """Return the weights' precision: half where the device is faster with it and keeps the picture, else float32."""
+    import torch
+
+    if wanted != "automatic":
+        if wanted not in PRECISIONS:
+            raise ModelError(f"There is no precision {wanted}.", f"Choose one of: {', '.join(PRECISIONS)}.")
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype
+    if device == "cpu":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.float16
+
+
+def quiet_libraries(online: bool) -> None:
+    """Keep the libraries off the network unless it is allowed, and their chatter out of the log."""
+    os.environ["HF_HUB_OFFLINE"] = "0" if online else "1"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".") + "."

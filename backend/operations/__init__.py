@@ -1,0 +1,1 @@
+"""What can be made: one readable function a file, each from a request to pictures."""

@@ -1,0 +1,1 @@
+"""Ways to an engine: in this process, or in one of its own."""
