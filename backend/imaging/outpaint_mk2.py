@@ -188,8 +188,8 @@ def matched_noise(
     """The picture (float64 H x W x 3, sRGB in 0-1), its masked part replaced by noise of like texture and colour.
 
     Noise is given the picture's amplitude spectrum to the power `falloff` (0-4) and its phase, then the histogram of
-    the known part; `colour_variation` (0-1) is the share of coloured noise. The web UI's rule, measured; deterministic by
-    `seed`. Raises InvalidRequest where the mask leaves nothing known.
+    the known part; `colour_variation` (0-1) is the share of coloured noise. The web UI's rule, measured, deterministic
+    by `seed`. Raises InvalidRequest where the mask leaves nothing known.
     """
     height, width = source.shape[:2]
     require_mask(mask, size=(width, height))
