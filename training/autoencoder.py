@@ -1,0 +1,160 @@
+"""Trains the autoencoder: 256 px pictures to 64×64×4 latents and back, colours before lines."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.buffers import load_scene, scene_paths
+from training.checkpoints import Averaged, Log, Stretch
+from training.pictures import COLOURINGS, STYLES_EACH, Pictures, draw, open_pictures
+from training.stylist import PICTURE, STYLES
+
+logger = logging.getLogger(__name__)
+
+CHANNELS = (16, 48, 96)  # (32, 64, 128) costs 1.9 times as much a picture
+SEED = 5
+RATE = 1.5e-3
+CROPS = ((64, 16, 0.4), (128, 4, 0.4), (256, 1, 0.2))  # pixels, batch, share: the same work a step
+LATENT_NOISE = 0.08  # of the latents' deviation, at most: the decoder must bear a denoiser's errors
+CHECKED_SCENES = 3
+
+
+def build(channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
+    """Return a fresh autoencoder with downsampling factor 4 for three levels."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * len(channels),
+        up_block_types=["UpDecoderBlock2D"] * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=PICTURE,
+        scaling_factor=1.0,
+    )
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """Return pictures (N×H×W×3 bytes) as N×3×H×W float32 in -1 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def loss_of(result: Tensor, truth: Tensor, latents: Tensor) -> Tensor:
+    """Weigh errors of value, edges, colour and broad areas; the last two keep hues from drifting."""
+    error = result - truth
+    luma = error[:, :1] * 0.299 + error[:, 1:2] * 0.587 + error[:, 2:] * 0.114
+    chroma = error - luma
+    edges = sum(
+        (a - b).abs().mean()
+        for a, b in (
+            (result.diff(dim=2), truth.diff(dim=2)),
+            (result.diff(dim=3), truth.diff(dim=3)),
+        )
+    )
+    broad = functional.avg_pool2d(error, 8)
+    return (
+        error.abs().mean()
+        + 2.0 * error.square().mean()
+        + 0.25 * edges
+        + 0.7 * chroma.abs().mean()
+        + 1.5 * broad.abs().mean()
+        + 4.0 * broad.square().mean()
+        + 1e-4 * latents.square().mean()
+    )
+
+
+def crops(pictures: Pictures, rng: np.random.Generator, size: int, count: int) -> Tensor:
+    """Return random crops (count×3×size×size) of random pictures, seldom of empty ground."""
+    batch = np.empty((count, size, size, 3), np.uint8)
+    for i in range(count):
+        record = pictures.records[int(rng.integers(len(pictures)))]
+        picture = record[int(rng.integers(COLOURINGS)), int(rng.integers(1 + STYLES_EACH))]
+        for _ in range(3):
+            row, column = rng.integers(0, PICTURE - size + 1, 2)
+            crop = picture[row : row + size, column : column + size]
+            if crop.std() > 12:
+                break
+        batch[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return to_tensor(batch)
+
+
+def checked_pictures(cache: Path) -> tuple[Tensor, list[str]]:
+    """Return pictures of held-out scenes (N×3×256×256) in every style, and their styles."""
+    pictures = [
+        draw(load_scene(path), i, list(STYLES), held_out=True)[0][0]
+        for i, path in enumerate(scene_paths(cache / "held_out")[:CHECKED_SCENES])
+    ]
+    return to_tensor(np.concatenate(pictures)), ["render", *STYLES] * len(pictures)
+
+
+@torch.no_grad()
+def reconstruction(model: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Return the pictures (N×3×H×W) after encoding and decoding, clipped to -1 to 1."""
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [model.decode(model.encode(part).latent_dist.mean).sample.float() for part in pictures.split(1)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def psnr(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each picture (N), in dB, for values from -1 to 1."""
+    return -10 * torch.log10((result - truth).square().mean((1, 2, 3)) / 4)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
+    parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Train for a stretch; the checkpoint is `autoencoder.pt`, the log `autoencoder.csv`."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    model = AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build()
+    average = Averaged(model, 0.998)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stretch = Stretch(cache / "autoencoder.pt", model, average, optimiser, options.seconds)
+    log = Log(cache / "logs" / "autoencoder.csv")
+    checked, styles = checked_pictures(cache)
+    pictures = open_pictures(cache)
+    model.train()
+    running = 0.0
+    for due in stretch.steps():
+        rng = stretch.rng(SEED)
+        if stretch.step % 100 == 0:
+            pictures = open_pictures(cache)
+        rate = RATE * min(1.0, (stretch.step + 1) / 100) / max(1.0, stretch.step / 1500) ** 0.5
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        size, count, _ = CROPS[int(rng.choice(len(CROPS), p=[share for *_, share in CROPS]))]
+        truth = crops(pictures, rng, size, count)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encode(truth).latent_dist.mean
+            deviation = latents.detach().float().std((0, 2, 3), keepdim=True)
+            noise = torch.randn_like(latents, dtype=torch.float32) * deviation * LATENT_NOISE * torch.rand(count, 1, 1, 1)
+            result = model.decode(latents + noise).sample
+        loss = loss_of(result.float(), truth, latents.float())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model, stretch.step)
+        stretch.samples += count * size * size // PICTURE**2 or 1
+        running = float(loss.detach()) if running == 0 else 0.98 * running + 0.02 * float(loss.detach())
+        if due or stretch.step in (60, 300):
+            ratios = psnr(reconstruction(average.module, checked), checked)
+            named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running, "psnr": float(ratios.mean())} | named
+            log.write(row)
+            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

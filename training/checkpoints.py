@@ -1,0 +1,130 @@
+"""Checkpoints that a stop cannot spoil, averaged weights, and the log of figures."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Averaged:
+    """The moving average of a module's weights, quick at first and slow later."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay = copy.deepcopy(module).eval().requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move a little towards the module's weights."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), share)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; the old one stays until the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint, or return None where there is none."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=False)
+    return state
+
+
+class Stretch:
+    """One stretch of a training that goes on over many: its clock, its checkpoints and its end.
+
+    The training state is `model`, `average` and `optimiser`; the random numbers start anew from (seed, step), so a
+    stretch resumed at a step draws what it would have drawn.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        average: Averaged,
+        optimiser: torch.optim.Optimizer,
+        seconds: float,
+        every: float = 240,
+    ) -> None:
+        self.path, self.model, self.average, self.optimiser = path, model, average, optimiser
+        self.seconds, self.every = seconds, every
+        self.step, self.samples, self.spent = 0, 0, 0.0
+        self.stopped = False
+        self._began = self._saved = time.monotonic()
+        stored = load(path)
+        if stored is not None:
+            model.load_state_dict(stored["model"])
+            average.module.load_state_dict(stored["average"])
+            optimiser.load_state_dict(stored["optimiser"])
+            self.step, self.samples, self.spent = stored["step"], stored["samples"], stored["spent"]
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training in all, earlier stretches included."""
+        return self.spent + time.monotonic() - self._began
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Return the generator of this step, and seed torch alike."""
+        torch.manual_seed(seed * 1_000_003 + self.step)
+        return np.random.default_rng((seed, self.step))
+
+    def store(self) -> None:
+        """Write the checkpoint now."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "samples": self.samples,
+            "spent": self.elapsed,
+        }
+        save(self.path, state)
+        self._saved = time.monotonic()
+
+    def steps(self) -> Iterator[bool]:
+        """Yield before every step whether to measure now; save as time passes, and at the end or on SIGTERM."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        while not self.stopped and time.monotonic() - self._began < self.seconds:
+            due = time.monotonic() - self._saved > self.every
+            yield due
+            self.step += 1
+            if due:
+                self.store()
+        self.store()
+
+
+class Log:
+    """Figures of one stage, appended to a CSV file; columns are set by the first row ever written."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+        fresh = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})

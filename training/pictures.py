@@ -1,0 +1,106 @@
+"""Renders and stylises scenes: each in two colourings that differ in a few named parts, as bytes in one growing file.
+
+A record of `pictures.u8` is 2 colourings × (the render, then STYLES_EACH styles) × 256 × 256 × 3; the same line of
+`pictures.jsonl` says what it shows. Readers take as many records as the second file has lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.buffers import Scene, load_scene, scene_paths
+from training.captions import recolourable
+from training.regions import Palette, choose_palette, recoloured
+from training.stylist import PICTURE, STYLES, finish, make_guide, render, stylise
+
+Bytes = NDArray[np.uint8]
+logger = logging.getLogger(__name__)
+
+COLOURINGS = 2
+STYLES_EACH = 4
+RECORD = (COLOURINGS, 1 + STYLES_EACH, PICTURE, PICTURE, 3)
+PALETTE_SEED = 31
+
+
+def palettes(scene_facts: dict[str, Any], number: int, held_out: bool) -> tuple[Palette, Palette, tuple[str, ...]]:
+    """Return a scene's two palettes and the parts in which they differ; the same number gives the same colours."""
+    rng = np.random.default_rng((PALETTE_SEED, int(held_out), number))
+    first = choose_palette(rng, scene_facts["skin"], scene_facts["old"])
+    second, changed = recoloured(first, rng, recolourable(scene_facts))
+    return first, second, changed
+
+
+def draw(scene: Scene, number: int, styles: list[str], held_out: bool = False, variety: float = 1.0) -> tuple[Bytes, dict[str, Any]]:
+    """Return the pictures of one scene (2 × (1 + styles) × 256 × 256 × 3) and its facts with the names of colours."""
+    first, second, changed = palettes(scene.facts, number, held_out)
+    pictures = np.empty((COLOURINGS, 1 + len(styles), PICTURE, PICTURE, 3), np.uint8)
+    for i, palette in enumerate((first, second)):
+        pictures[i, 0] = finish(render(scene, palette))
+        guide = make_guide(scene, palette)
+        for j, style in enumerate(styles, 1):
+            chance = np.random.default_rng((PALETTE_SEED, number, list(STYLES).index(style)))  # one hand, both colourings
+            pictures[i, j] = stylise(guide, style, chance, variety)
+    facts = scene.facts | {"styles": styles, "colours": [first.names, second.names], "changed": list(changed)}
+    return pictures, facts
+
+
+@dataclass
+class Pictures:
+    """The records drawn so far."""
+
+    records: Bytes  # records × RECORD
+    facts: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+
+def open_pictures(cache: Path) -> Pictures:
+    """Map the finished records; call again to see more of a growing file."""
+    lines = (cache / "pictures.jsonl").read_text().splitlines(keepends=True)
+    facts = [json.loads(line) for line in lines if line.endswith("\n")]
+    records = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=(len(facts), *RECORD))
+    return Pictures(records, facts)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("--count", type=int, default=4000, help="how many scenes")
+    parser.add_argument("--wait", type=float, default=120, help="seconds to wait for a scene that is being drawn")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Append records for the scenes that have none, following a run of the stage before."""
+    cv2.setNumThreads(threads)
+    index = cache / "pictures.jsonl"
+    done = len(index.read_text().splitlines()) if index.exists() else 0
+    size = int(np.prod(RECORD))
+    with (cache / "pictures.u8").open("ab") as data, index.open("a") as lines:
+        data.truncate(done * size)  # a record cut short by a stop is drawn again
+        for number in range(done, options.count):
+            path = cache / "scenes" / f"scene_{number:06d}.npz"
+            waited = time.monotonic()
+            while not path.exists():
+                if time.monotonic() - waited > options.wait:
+                    logger.info("no scene %d: %d in all", number, len(scene_paths(cache / "scenes")))
+                    return
+                time.sleep(1)
+            rng = np.random.default_rng((PALETTE_SEED, number))
+            styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
+            pictures, facts = draw(load_scene(path), number, styles)
+            data.write(pictures.tobytes())
+            data.flush()
+            lines.write(json.dumps(facts) + "\n")
+            lines.flush()
+            if number % 100 == 0:
+                logger.info("record %d", number)
