@@ -115,17 +115,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
+    parser.add_argument("--decoder-only", action="store_true", help="train on behind the frozen encoder in `vae`")
 
 
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
-    """Train for a stretch; the checkpoint is `autoencoder.pt`, the log `autoencoder.csv`."""
+    """Train for a stretch; checkpoint and log are `autoencoder` or, behind a frozen encoder, `decoder`."""
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
-    model = AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build()
+    name = "decoder" if options.decoder_only else "autoencoder"
+    if options.decoder_only:
+        model = AutoencoderKL.from_pretrained(cache / "vae")
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
+    else:
+        model = AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build()
     average = Averaged(model, 0.998)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stretch = Stretch(cache / "autoencoder.pt", model, average, optimiser, options.seconds)
-    log = Log(cache / "logs" / "autoencoder.csv")
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stretch = Stretch(cache / f"{name}.pt", model, average, optimiser, options.seconds)
+    log = Log(cache / "logs" / f"{name}.csv")
     checked, styles = checked_pictures(cache)
     pictures = open_pictures(cache)
     model.train()
@@ -147,7 +155,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         loss = loss_of(result.float(), truth, latents.float())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         average.update(model, stretch.step)
         stretch.samples += count * size * size // PICTURE**2 or 1

@@ -69,7 +69,7 @@ def clothes(facts: dict[str, Any], colours: dict[str, str]) -> dict[str, str]:
         return f"{colours[key]} and {colours[key + ' second']} {pattern} {garment}"
 
     said = {"top": worn(outfit["top"], "top", outfit["top_pattern"])}
-    if outfit["bottom"] not in ("dress", "jumpsuit"):
+    if outfit["bottom"] not in ("dress", "jumpsuit") and facts["framing"] != "portrait":
         said["bottom"] = worn(outfit["bottom"], "bottom", outfit["bottom_pattern"])
     if outfit["jacket"]:
         said["jacket"] = f"open {colours['jacket']} jacket"

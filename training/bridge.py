@@ -1,0 +1,71 @@
+"""The noise schedule, and the bridge: noised samples that lie between a source picture's latent and its target's.
+
+Image-to-image starts at a level t0 from a·source + s·noise. Where a model predicts the target at every step, what is
+left of the source shrinks in proportion to sigma = s/a, so at a lower level t the sample is
+a·(target + lam·(source − target)) + s·noise with lam = sigma(t)/sigma(t0). Training on such samples makes
+image-to-image of a render MOVE to the style; training on clean targets alone would only clean the render up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LEVELS = 1000
+BETAS = (0.00085, 0.012)  # Stable Diffusion's "scaled_linear" schedule
+FULL = 300  # from here up an image-to-image start goes the whole way to the style; below it part of the way
+HIGHEST = 950  # the highest start of a bridge; above it next to nothing of the source is left
+WEIGHT_CAP = 5.0  # of the loss in units of the clean latent's squared error
+
+
+def schedule() -> tuple[Tensor, Tensor]:
+    """Return the shares of signal and of noise (LEVELS each, a² + s² = 1)."""
+    betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, LEVELS, dtype=torch.float64) ** 2
+    kept = (1 - betas).cumprod(0)
+    return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+
+SIGNAL, NOISE = schedule()
+SIGMA = NOISE / SIGNAL
+
+
+@dataclass
+class Levels:
+    """For each sample of a batch: the level t, the level t0 where its bridge starts, and lam."""
+
+    level: Tensor  # int64
+    start: NDArray[np.int64]
+    lam: Tensor  # 0 (no bridge) to 1 (all source)
+
+
+def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
+    """Draw levels for a batch; the share `bridged` of it comes from a source."""
+    bridge = rng.random(count) < bridged
+    level = np.where(bridge, rng.integers(5, HIGHEST, count), rng.integers(0, LEVELS, count))
+    start = np.maximum(level, rng.integers(FULL, HIGHEST, count))
+    lam = np.where(bridge, (SIGMA[level] / SIGMA[start]).numpy(), 0.0).astype(np.float32)
+    return Levels(torch.from_numpy(level), start, torch.from_numpy(lam))
+
+
+def recolour_chance(start: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how likely the source wears other colours than the caption says: never at low starts, often at high."""
+    chance: NDArray[np.float64] = np.clip((start - 450) / 300, 0, 1) * 0.5
+    return chance
+
+
+def noised(target: Tensor, source: Tensor, lam: Tensor, level: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sample, the velocity that leads to the target, and the loss weight of each item (N×1×1×1)."""
+    a, s = (values[level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
+    sample = a * (target + lam.view(-1, 1, 1, 1) * (source - target)) + s * noise
+    velocity = a * (sample - a * target) / s - s * target
+    return sample, velocity, (WEIGHT_CAP * s.square()).clamp(max=1.0)
+
+
+def clean(sample: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
+    """Return the clean latent that a velocity stands for."""
+    a, s = (values[level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
+    return a * sample - s * velocity

@@ -1,0 +1,78 @@
+"""Writes what has been trained as a plain diffusers folder in fp16, and unpacks such a folder into the cache again."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from training.bridge import BETAS
+from training.checkpoints import load
+from training.encode import frozen
+from training.unet import build
+
+logger = logging.getLogger(__name__)
+
+
+def decoder(cache: Path) -> AutoencoderKL:
+    """Return the autoencoder with the frozen encoder and the best decoder so far."""
+    model = frozen(cache)
+    stored = load(cache / "decoder.pt")
+    if stored is not None:
+        model.load_state_dict(stored["average"])
+    return model
+
+
+def pipeline(cache: Path) -> StableDiffusionPipeline:
+    """Return the averaged weights as a Stable Diffusion pipeline."""
+    tokenizer = CLIPTokenizer.from_pretrained(cache / "tokenizer")
+    model = build(tokenizer)
+    stored = load(cache / "unet.pt")
+    if stored is None:
+        raise FileNotFoundError("Train the UNet first: python -m training unet")
+    model.load_state_dict(stored["average"])
+    scheduler = EulerAncestralDiscreteScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        prediction_type="v_prediction",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    return StableDiffusionPipeline(
+        vae=decoder(cache),
+        text_encoder=model.text.eval(),
+        tokenizer=tokenizer,
+        unet=model.unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("folder", type=Path, help="the diffusers folder to write or, with --unpack, to read")
+    parser.add_argument("--unpack", action="store_true", help="put the folder's autoencoder and tokenizer in the cache")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Write the folder; or unpack one, so that a fresh clone encodes with the same autoencoder and goes on."""
+    torch.set_num_threads(threads)
+    if options.unpack:
+        cache.mkdir(parents=True, exist_ok=True)
+        for part in ("vae", "tokenizer"):
+            shutil.copytree(options.folder / part, cache / part, dirs_exist_ok=True)
+        logger.info("now: encode, then unet --init %s", options.folder)
+        return
+    made = pipeline(cache)
+    made.to(torch.float16)
+    made.save_pretrained(options.folder, safe_serialization=True)
+    size = sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file())
+    logger.info("%s: %.1f MB", options.folder, size / 1e6)

@@ -1,0 +1,196 @@
+"""Trains UNet and text encoder on latents: v-prediction, bridges from renders, captions as artists write them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from training.bridge import clean, draw_levels, noised, recolour_chance
+from training.captions import caption, junk
+from training.checkpoints import Averaged, Log, Stretch
+from training.encode import Latents, open_latents
+from training.pictures import COLOURINGS, STYLES_EACH
+from training.tokenizer import LENGTH
+
+logger = logging.getLogger(__name__)
+
+CHANNELS = (32, 64, 144, 208)
+TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
+SEED = 9
+RATE = 6e-4
+WARM = 150  # steps
+BRIDGED = 0.7  # share of samples that come from a source picture
+EMPTY, JUNK_ONLY = 0.10, 0.03  # shares of captions
+KEPT_BACK = 12  # last records, for the validation loss
+CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 8, 2  # latents a side; crops and whole pictures cost the same a step
+RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
+OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
+
+
+class Denoiser(nn.Module):
+    """UNet and text encoder together, as they are trained and averaged."""
+
+    def __init__(self, unet: UNet2DConditionModel, text: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text = unet, text
+
+    def forward(self, sample: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Return the velocity (N×4×H×W) for samples, levels (N) and tokens (N×77)."""
+        words = self.text(tokens).last_hidden_state
+        velocity: Tensor = self.unet(sample, level, words).sample
+        return velocity
+
+
+def build(tokenizer: CLIPTokenizer) -> Denoiser:
+    """Return fresh networks; the UNet's output starts at zero."""
+    end = tokenizer.eos_token_id
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=TEXT_LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=LENGTH,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=CHANNELS,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=HEADS,
+        norm_num_groups=16,
+    )
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    return Denoiser(unet, text)
+
+
+@dataclass
+class Batch:
+    """Training samples: latents of target and source (N×4×H×W), levels, lam and captions."""
+
+    target: Tensor
+    source: Tensor
+    level: Tensor
+    lam: Tensor
+    captions: list[str]
+
+
+def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count: int, size: int) -> Batch:
+    """Draw samples; a source in other colours makes the caption say the target's."""
+    levels = draw_levels(rng, count, BRIDGED)
+    recoloured = rng.random(count) < recolour_chance(levels.start)
+    targets, sources, captions = [], [], []
+    for i in range(count):
+        number = int(rng.integers(records.start, records.stop))
+        record, facts = latents.records[number], latents.facts[number]
+        colouring = int(rng.integers(COLOURINGS))
+        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
+        bridged = levels.lam[i] > 0
+        other = bool(recoloured[i]) and bool(bridged)
+        row, column = rng.integers(0, record.shape[-1] - size + 1, 2)
+        window = (slice(None), slice(row, row + size), slice(column, column + size))
+        targets.append(record[colouring, style][window])
+        sources.append(record[1 - colouring if other else colouring, source_style][window])
+        dice = rng.random()
+        if dice < EMPTY and not other:
+            captions.append("")
+        elif dice < EMPTY + JUNK_ONLY and not other:
+            captions.append(", ".join(junk(rng, int(rng.integers(1, 6)))))
+        else:
+            name = "render" if style == 0 else facts["styles"][style - 1]
+            must = tuple(facts["changed"]) if other else ()
+            captions.append(caption(facts, facts["colours"][colouring], name, rng, must))
+    target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
+    return Batch(target, source, levels.level, levels.lam, captions)
+
+
+def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Return token ids (N×77)."""
+    return torch.tensor(tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True).input_ids)
+
+
+@torch.no_grad()
+def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dict[str, float]:
+    """Return the velocity loss on records kept back, and the clean latent's error by quarter of the levels."""
+    rng = np.random.default_rng(0)
+    kept = range(len(latents) - KEPT_BACK, len(latents))
+    batch = draw_batch(latents, rng, kept, 24, CROP)
+    level = torch.linspace(10, 940, 24).long()
+    noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
+    sample, velocity, _ = noised(batch.target, batch.source, batch.lam, level, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = model(sample, level, tokens_of(tokenizer, batch.captions)).float()
+    error = (clean(sample, predicted, level) - batch.target).square().mean((1, 2, 3))
+    quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
+    return {"validation": float((predicted - velocity).square().mean())} | quarters
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
+    parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
+    parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Train for a stretch; the checkpoint is `unet.pt`, the log `unet.csv`."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    tokenizer = CLIPTokenizer.from_pretrained(cache / "tokenizer")
+    model = build(tokenizer)
+    if options.init:
+        model.unet = UNet2DConditionModel.from_pretrained(options.init, subfolder="unet")
+        model.text = CLIPTextModel.from_pretrained(options.init, subfolder="text_encoder")
+    average = Averaged(model, 0.999)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds)
+    log = Log(cache / "logs" / "unet.csv")
+    latents = open_latents(cache)
+    logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
+    model.train()
+    running = 0.0
+    for due in stretch.steps():
+        rng = stretch.rng(SEED)
+        if stretch.step % 200 == 0:
+            latents = open_latents(cache)
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
+        whole = rng.random() < options.whole
+        size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
+        batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
+        sample, velocity, weight = noised(batch.target, batch.source, batch.lam, batch.level, torch.randn_like(batch.target))
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(sample, batch.level, tokens_of(tokenizer, batch.captions))
+        loss = (weight * (predicted.float() - velocity).square()).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model, stretch.step)
+        stretch.samples += count
+        running = float(loss.detach()) if running == 0 else 0.98 * running + 0.02 * float(loss.detach())
+        if due or stretch.step in (60, 300):
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples, "loss": running}
+            row |= validate(average.module, tokenizer, latents)
+            log.write(row)
+            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
