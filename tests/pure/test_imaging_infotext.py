@@ -178,6 +178,7 @@ def test_plain_text_is_a_text_chunk_that_every_reader_knows() -> None:
 
 
 def test_user_comments_of_other_programs() -> None:
+    assert files.user_comment("ab") == b"UNICODE\0\0a\0b"
     assert files.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16-le")) == "abc"
     assert files.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16")) == "abc"
     assert files.text_of_user_comment(b"ASCII\0\0\0abc") == "abc"

@@ -189,6 +189,15 @@ def test_matched_noise_of_a_flat_picture_is_flat_and_a_number(value: float) -> N
     assert np.isfinite(out).all() and np.allclose(out, value)
 
 
+def test_matched_noise_stays_noise_where_the_picture_lacks_frequencies() -> None:
+    _, mask = noise_case()
+    levels = np.zeros((128, 192, 3))
+    levels[:, :128:2] = 0.8
+    out = outpaint_mk2.matched_noise(levels, mask)[:, 128:]
+    assert np.isfinite(out).all()
+    assert abs(out[:64].mean() - out[64:].mean()) < 0.25 * out.std()
+
+
 def test_matched_noise_refuses_a_full_mask_and_wrong_settings() -> None:
     levels, mask = noise_case()
     with pytest.raises(InvalidRequest):

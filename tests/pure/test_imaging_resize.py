@@ -88,7 +88,7 @@ def test_stretch_is_lanczos() -> None:
 
 
 def test_colour_under_transparent_pixels_does_not_bleed() -> None:
-    picture = np.zeros((16, 16, 4), dtype=np.uint8)
+    picture = np.full((16, 16, 4), (0, 255, 90, 0), dtype=np.uint8)
     picture[:, 8:] = (200, 40, 40, 255)
     out = resize.resize(picture, 64, 64, "just_resize")
     visible = out[out[:, :, 3] > 0]
@@ -154,6 +154,7 @@ def test_flatten_lays_alpha_over_the_background() -> None:
     picture = np.zeros((1, 3, 4), dtype=np.uint8)
     picture[0] = [(10, 20, 30, 0), (10, 20, 30, 255), (0, 0, 0, 128)]
     assert pictures.flatten(picture).tolist() == [[[255] * 3, [10, 20, 30], [127] * 3]]
+    assert pictures.flatten(np.full((1, 1, 4), (201, 201, 201, 128), np.uint8))[0, 0].tolist() == [228] * 3
     assert pictures.flatten(picture, "#102030")[0, 0].tolist() == [16, 32, 48]
     assert (pictures.flatten(noise(4, 4)) == noise(4, 4)).all()
     for colour in ("white", "#12", (0, 0, 300)):
