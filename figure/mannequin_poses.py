@@ -1,0 +1,59 @@
+"""The mannequin's pose library: which poses of the figure it knows, and the bone-local numbers that Blender stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from figure.mannequin_parts import Figure
+from figure.poses import POSES, Pose, pose_rotations
+
+RELAXED = 0.28  # how far a resting hand is closed: 0 is open, 1 is a fist
+
+
+@dataclass(frozen=True)
+class NamedPose:
+    """A pose in the library; `height` is how far its lowest point is above the ground, metres."""
+
+    pose: Pose
+    height: float = 0.0
+    props: tuple[str, ...] = ()
+
+
+def _relaxed(name: str, **changes: object) -> Pose:
+    return replace(POSES[name], **changes)  # type: ignore[arg-type]
+
+
+LIBRARY: dict[str, NamedPose] = {
+    "Standing": NamedPose(_relaxed("standing", left_fist=RELAXED, right_fist=RELAXED)),
+    "Contrapposto": NamedPose(_relaxed("contrapposto", left_fist=RELAXED, right_fist=RELAXED)),
+    "Walking": NamedPose(_relaxed("walking", left_fist=RELAXED, right_fist=RELAXED)),
+    "Running": NamedPose(POSES["running"]),
+    "Sitting": NamedPose(_relaxed("sitting", left_fist=RELAXED, right_fist=RELAXED), props=("Stool",)),
+    "Kneeling": NamedPose(_relaxed("kneeling", left_fist=RELAXED, right_fist=RELAXED)),
+    "Crouching": NamedPose(_relaxed("crouching", left_fist=RELAXED, right_fist=RELAXED)),
+    "Arms Raised": NamedPose(_relaxed("arms raised", left_fist=0.1, right_fist=0.1)),
+    "Hands on Hips": NamedPose(_relaxed("hands on hips", left_fist=0.4, right_fist=0.4)),
+    "Arms Crossed": NamedPose(_relaxed("arms crossed", left_fist=0.3, right_fist=0.3)),
+    "Waving": NamedPose(POSES["waving"]),
+    "Pointing": NamedPose(POSES["pointing"]),
+    "Thinking": NamedPose(POSES["thinking"]),
+    "Dancing": NamedPose(_relaxed("dancing", left_fist=0.1, right_fist=0.1)),
+    "Fighting": NamedPose(POSES["fighting stance"]),
+    "Kicking": NamedPose(POSES["kicking"]),
+    "Jumping": NamedPose(POSES["jumping"], height=0.25),
+    "T-Pose": NamedPose(POSES["t-pose"]),
+}
+
+
+def world_rotations(figure: Figure, name: str) -> dict[str, np.ndarray]:
+    """Return each bone's own turn (3×3, about the world's axes at rest) for one pose of the library."""
+    pose = LIBRARY[name].pose
+    turns = pose_rotations(figure.body, figure.vertices, pose)
+    if name == "Pointing":  # the other fingers close behind the index finger
+        closed = pose_rotations(figure.body, figure.vertices, replace(pose, left_fist=0.95))
+        for bone, turn in closed.items():
+            if bone.endswith("_l") and bone.startswith(("middle", "ring", "pinky")):
+                turns[bone] = turn
+    return turns
