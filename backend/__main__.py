@@ -118,13 +118,11 @@ def _output_folder(path: Path) -> Path:
 
 
 def _keep(result: Result, output: Path) -> Path:
-    from .imaging.infotext import next_path
+    from .imaging.files import numbered_path, write_atomically
 
-    path = next_path(output, result.seed)
-    temporary = path.with_name(f".{path.name}.part")
+    path = numbered_path(output, result.seed)
     try:
-        temporary.write_bytes(Path(result.path).read_bytes())
-        temporary.replace(path)
+        write_atomically(path, Path(result.path).read_bytes())
     except OSError as error:
         raise DiffusionError(f"{path} could not be written: {error.strerror}.", "Choose another folder.") from error
     return path

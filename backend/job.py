@@ -63,11 +63,11 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
 
 def save_picture(path: Path, request: Request, picture: Picture) -> Result:
     """Write a picture as PNG with its infotext, whole or not at all, and return where it is."""
-    from .imaging.infotext import save_png
+    from .imaging.files import save
     from .operations.parameters import describe
 
     infotext = describe(with_seed(request, picture.seed))
-    save_png(path, picture.pixels, infotext)
+    save(picture.pixels, path, infotext)
     return Result(str(path), picture.seed, infotext)
 
 

@@ -40,6 +40,10 @@ MASKED_CONTENTS = {
     "latent_noise": ("Latent Noise", "Start from noise: something unrelated; wants a high denoising strength"),
     "latent_nothing": ("Latent Nothing", "Start from emptiness; wants a high denoising strength"),
 }
+OUTPAINT_METHODS = {
+    "mk2": ("Outpainting mk2", "One direction after the other, from noise with the picture's own texture and colours"),
+    "poor_mans": ("Poor Man's Outpainting", "All directions at once, from the masked content"),
+}
 INPAINT_AREAS = {
     "whole_picture": ("Whole Picture", "Process the whole picture at the size set"),
     "only_masked": ("Only Masked", "Process the masked part alone, enlarged to the size set, and paste it back"),
@@ -49,7 +53,9 @@ UPSCALER_NAMES = (
     "Nearest",
     "R-ESRGAN 4x+",
     "R-ESRGAN 4x+ Anime6B",
-    "R-ESRGAN AnimeVideo",
+    "R-ESRGAN AnimeVideo x2",
+    "R-ESRGAN AnimeVideo x3",
+    "R-ESRGAN AnimeVideo x4",
 )
 
 
@@ -118,6 +124,9 @@ class Diffusion(Settings):
     """What every operation that runs a diffusion model shares."""
 
     prompt: str = setting("", "Prompt", "What the picture should show, and in which style")
+    style: str = setting(
+        "", "Style", "Words for the style, put before the prompt; {prompt} in them marks the prompt's own place"
+    )
     negative_prompt: str = setting("", "Negative Prompt", "What the picture should not show")
     model: str = setting(
         EMBEDDED,
@@ -152,6 +161,13 @@ class Diffusion(Settings):
     height: int = setting(
         512, "Height", "Height of the picture in pixels", minimum=64, maximum=MAXIMUM_SIDE, step=SIDE_STEP
     )
+
+    @property
+    def full_prompt(self) -> str:
+        """The prompt with its style."""
+        if "{prompt}" in self.style:
+            return self.style.replace("{prompt}", self.prompt)
+        return ", ".join(part for part in (self.style.strip(), self.prompt.strip()) if part)
 
 
 def _denoising(default: float, description: str) -> Any:
@@ -216,6 +232,13 @@ class Outpaint(Diffusion):
     label: ClassVar[str] = "Outpaint"
 
     denoising_strength: float = _denoising(0.8, "How freely the new border is invented")
+    exact_steps: bool = setting(
+        False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
+    )
+    method: str = setting("mk2", "Method", "How the border is started", choices=OUTPAINT_METHODS)
+    masked_content: str = setting(
+        "fill", "Masked Content", "What the border starts from in the poor man's way", choices=MASKED_CONTENTS
+    )
     pixels_left: int = setting(0, "Left", "Pixels added on the left", minimum=0, maximum=1024, step=SIDE_STEP)
     pixels_right: int = setting(128, "Right", "Pixels added on the right", minimum=0, maximum=1024, step=SIDE_STEP)
     pixels_up: int = setting(0, "Up", "Pixels added above", minimum=0, maximum=1024, step=SIDE_STEP)

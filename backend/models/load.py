@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED_TITLE = "viewport-diffusion-embedded"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILES = (".safetensors", ".ckpt")
 PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
@@ -93,7 +94,7 @@ _REMEDY = "Check the Model setting; a model that was copied only in part must be
 def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
     from diffusers import AutoPipelineForImage2Image
 
-    arguments: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    arguments: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     path = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -175,6 +176,8 @@ def quiet_libraries(online: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from ..imaging.pictures import flatten
 from ..imaging.regions import crop, masked_region
 from ..imaging.resize import resize
 from ..models.model import Model
-from ..request import Array, Inpaint, Request
+from ..request import Array, Inpaint, Outpaint, Request
 from .img2img import with_alpha_of
 from .run import Picture, Run
 from .sampling import sample
@@ -48,7 +48,7 @@ def whole_picture(source: Array, mask: Array, settings: Inpaint, run: Run) -> tu
     picture = flatten(canvas)
     if settings.denoising_strength == 0:
         return picture, canvas
-    result = repaint_masked(picture, blurred, settings, run)
+    result = repaint_masked(picture, blurred, settings, run, content=settings.masked_content)
     return composite_whole_picture(result, picture, masks.overlay_mask(blurred)), canvas
 
 
@@ -63,34 +63,38 @@ def only_masked(source: Array, mask: Array, settings: Inpaint, run: Run) -> tupl
         raise InvalidRequest(*BLANK_MASK)
     part, part_mask = crop(picture, region), crop(blurred, region)
     size = (settings.width, settings.height, "resize_and_fill")
-    result = repaint_masked(resize(part, *size), np.clip(resize(part_mask, *size), 0, 1), settings, run)
+    part, part_mask = resize(part, *size), np.clip(resize(part_mask, *size), 0, 1)
+    result = repaint_masked(part, part_mask, settings, run, content=settings.masked_content)
     return composite_only_masked(result, picture, blurred, region), source
 
 
 def repaint_masked(
     picture: Array,
     mask: Array,
-    settings: Inpaint,
+    settings: Inpaint | Outpaint,
     run: Run,
+    *,
+    content: str,
     latent_mask: Array | None = None,
 ) -> Array:
     """Return the picture (uint8 H×W×3) with its masked part repainted, before anything is composited.
 
-    mask: float32 H×W, softened; latent_mask: what the latents are masked by, where that is another one.
+    mask: float32 H×W, softened; content: the masked content it starts from; latent_mask: what the latents are masked
+    by, where that is another one.
     """
     model = run.model(settings.model)
     height, width = picture.shape[:2]
     size = plan_size(width, height, model.native, model.scale_factor)
     small = resize(picture, size.width, size.height, "just_resize")
     small_mask = np.clip(resize(mask, size.width, size.height, "just_resize"), 0, 1)
-    if settings.masked_content != "original":
+    if content != "original":
         small = fill(small, small_mask)
     run.say("Reading the picture")
     latents = model.encode(small)
     shape = latents.shape[3], latents.shape[2]
     keep_out = masks.latent_mask(mask if latent_mask is None else latent_mask, *shape)
     weights = torch.from_numpy(keep_out)[None, None].to(latents)
-    latents = start_masked(latents, weights, settings.masked_content, run.seed)
+    latents = start_masked(latents, weights, content, run.seed)
     show_source(model, small, small_mask, weights)
     plan = plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps)
     try:

@@ -14,6 +14,8 @@ from ..models.samplers import build_scheduler
 from ..request import Diffusion
 from .steps import StepPlan
 
+LEAST_SIGMA = 1e-6  # a last step can be free of noise; nothing may be divided by it
+
 
 def sample(
     model: Model,
@@ -35,7 +37,7 @@ def sample(
     if mask is not None:
         blend_predictions(pipe.scheduler, init, mask)
     guided = settings.cfg_scale > 1
-    prompts = model.encode_prompts(settings.prompt, settings.negative_prompt, guided)
+    prompts = model.encode_prompts(settings.full_prompt, settings.negative_prompt, guided)
 
     def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         report(step + 1, pipe.num_timesteps)
@@ -90,15 +92,15 @@ def blend_predictions(scheduler: Any, init: torch.Tensor, mask: torch.Tensor) ->
 
 def _noise_level(scheduler: Any, timestep: Any, sample: torch.Tensor) -> tuple[float, float, torch.Tensor]:
     """Return α and σ with α² + σ² = 1 for the sample, and the sample scaled so that it is α·x0 + σ·noise."""
+    if hasattr(scheduler, "is_scale_input_called"):
+        # The k-diffusion family keeps x0 + s·noise, and scales it by α = 1/√(1 + s²) for the model.
+        alpha = float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), timestep))
+        return alpha, max(LEAST_SIGMA, 1 - alpha**2) ** 0.5, sample * alpha
     if hasattr(scheduler, "sigmas") and hasattr(scheduler, "step_index"):
         if scheduler.step_index is None:
             scheduler._init_step_index(timestep)
-        sigmas = scheduler.sigmas
-        if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:
-            sigmas = scheduler.sigmas_interpol
-        sigma = float(sigmas[scheduler.step_index])  # in units of the source: x = x0 + σ·noise
-        alpha = (1 + sigma**2) ** -0.5
-        scaled_up = hasattr(scheduler, "is_scale_input_called")  # the k-diffusion family keeps x unnormalised
-        return alpha, sigma * alpha, sample * alpha if scaled_up else sample
+        noise = float(scheduler.sigmas[scheduler.step_index])
+        alpha = (1 + noise**2) ** -0.5
+        return alpha, max(LEAST_SIGMA, noise * alpha), sample
     product = float(scheduler.alphas_cumprod[int(timestep)])
     return product**0.5, (1 - product) ** 0.5, sample

@@ -1,0 +1,167 @@
+"""The command line inside Blender: `blender -b scene.blend --command viewport_diffusion render …`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import bpy
+
+from ..backend.engine import choose_seed, with_seed
+from ..backend.errors import DiffusionError, InvalidRequest
+from ..backend.flags import add_setting_flags, given_settings
+from ..backend.request import Img2Img, Request, whole_side
+from . import jobs
+from .jobs import Job
+from .preferences import BACKENDS, preferences
+from .presets import apply_preset
+from .properties import SHADINGS, SOURCES, read_settings, write_settings
+from .scene.capture import capture, picture_size
+from .scene.state import changed
+
+COMMAND = "viewport_diffusion"
+FAILED = 2
+RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?(?::(\d+))?")
+MOST_FRAMES = 100_000
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code: 0 done, 2 with one sentence on standard error."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return render(parsed)
+    except DiffusionError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    finally:
+        jobs.shut_down()
+
+
+def render(parsed: argparse.Namespace) -> int:
+    """Turn each frame into a picture in the output folder, named by its number, with its parameters inside."""
+    scene = bpy.context.scene
+    if parsed.preset:
+        apply_preset(parsed.preset)
+    _use_backend(parsed)
+    frames = parse_frames(parsed.frames) if parsed.frames else [scene.frame_current]
+    output = _folder(parsed.output)
+    _set_up(scene, parsed)
+    settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
+    seed = choose_seed(Request(read_settings(scene, Img2Img, **settings), {}))  # one seed for all: frames belong together
+    with changed(scene, frame_current=scene.frame_current):
+        for count, frame in enumerate(frames, 1):
+            path = output / f"{frame:04d}.png"
+            if parsed.skip_existing and path.exists():
+                print(f"[{count}/{len(frames)}] frame {frame}: {path} is there already", flush=True)
+                continue
+            scene.frame_set(frame)
+            job = _frame_job(scene, settings, seed)
+            _wait(job, f"[{count}/{len(frames)}] frame {frame}")
+            shutil.copyfile(job.results[0].path, path)
+            print(f"[{count}/{len(frames)}] frame {frame}: {path} in {job.seconds:.1f} s", flush=True)
+    return 0
+
+
+def _frame_job(scene: bpy.types.Scene, settings: dict[str, object], seed: int) -> Job:
+    request = Request(
+        read_settings(scene, Img2Img, **settings),
+        {"init": capture(bpy.context, int(str(settings["width"])), int(str(settings["height"])))},
+    )
+    return jobs.submit(with_seed(request, seed), f"Frame {scene.frame_current}", lambda job: None)
+
+
+def _wait(job: Job, label: str) -> None:
+    shown = -1
+
+    def tell(job: Job) -> None:
+        nonlocal shown
+        tenth = int(job.progress * 10)
+        if tenth > shown and job.kind == "progress":
+            shown = tenth
+            print(f"{label}: {job.progress:4.0%} {job.message}", flush=True)
+
+    jobs.wait(job, tell)
+    if job.kind != "finished":
+        raise DiffusionError(job.message, job.remedy)
+
+
+def parse_frames(text: str) -> list[int]:
+    """Return the frames of a list such as "1-4", "1,3,10-20:2"; raises InvalidRequest for anything else."""
+    frames: list[int] = []
+    for part in text.split(","):
+        match = RANGE.fullmatch(part.strip())
+        if match is None:
+            raise InvalidRequest(f"“{text}” is no list of frames.", "Write them like 1-4 or 1,3,10-20:2.")
+        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        if last < first or step < 1 or (last - first) // step > MOST_FRAMES:
+            raise InvalidRequest(f"“{part}” is no range of frames.", "Write the lower frame first, such as 1-4.")
+        frames += range(first, last + 1, step)
+    return frames
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"blender -b FILE --command {COMMAND}", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    frames = commands.add_parser("render", help="turn frames into pictures", allow_abbrev=False)
+    frames.add_argument("--frames", metavar="LIST", help="such as 1-4 or 1,3,10-20:2 (default the current frame)")
+    frames.add_argument("--preset", metavar="NAME", help="a preset to start from, as the preset menu shows it")
+    frames.add_argument("--output", metavar="DIR", required=True, type=Path, help="where the numbered PNGs go")
+    frames.add_argument("--source", choices=[name.lower() for name, _, _ in SOURCES], help="what is captured")
+    frames.add_argument("--shading", choices=[name.lower() for name, _, _ in SHADINGS], help="how it is drawn")
+    frames.add_argument("--backend", choices=[name for name, _, _ in BACKENDS], help="where pictures are made")
+    frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
+    frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
+    add_setting_flags(frames, Img2Img)
+    return parser
+
+
+def _use_backend(parsed: argparse.Namespace) -> None:
+    """Take the backend of the flags for this run; Blender doesn't save preferences when it is run like this."""
+    chosen = preferences()
+    if parsed.backend:
+        chosen.backend = parsed.backend
+    if parsed.python:
+        chosen.python = parsed.python
+
+
+def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
+    """Give the scene the flags' settings; without a flag a scene that has a camera is seen through it."""
+    settings = scene.viewport_diffusion.capture
+    if parsed.source:
+        settings.source = parsed.source.upper()
+    elif settings.source == "VIEWPORT" and scene.camera is not None:
+        settings.source = "CAMERA"
+    if parsed.shading:
+        settings.shading = parsed.shading.upper()
+    write_settings(scene, "img2img", {n: v for n, v in given_settings(parsed, Img2Img).items() if n != "seed"})
+
+
+def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, int]:
+    width, height = picture_size(scene)
+    given = given_settings(parsed, Img2Img)
+    return {"width": whole_side(given.get("width", width)), "height": whole_side(given.get("height", height))}
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
+    return path
+
+
+_commands: list[object] = []
+
+
+def register() -> None:
+    """Give Blender the command."""
+    _commands.append(bpy.utils.register_cli_command(COMMAND, main))
+
+
+def unregister() -> None:
+    """Take it back."""
+    while _commands:
+        bpy.utils.unregister_cli_command(_commands.pop())

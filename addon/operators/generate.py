@@ -1,0 +1,82 @@
+"""Generate and Inpaint: a capture of the scene becomes a picture."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.request import Array, Img2Img, Inpaint, Request
+from .. import jobs
+from ..properties import read_settings
+from ..scene.capture import View, capture, current_view, picture_size
+from ..scene.images import read_image
+from ..scene.masks import current_mask
+from ..scene.results import VIEW_MARK, mark_of
+from .picture import PictureOperator
+
+
+class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
+    """Capture the source and turn it into a picture by the prompt"""
+
+    bl_idname = "viewport_diffusion.generate"
+    bl_label = "Generate"
+
+    def request(self, context: bpy.types.Context) -> tuple[Request, str]:
+        """Return the img2img request of the scene's settings."""
+        width, height = picture_size(context.scene)
+        settings = read_settings(context.scene, Img2Img, width=width, height=height)
+        source = context.scene.viewport_diffusion.capture.source
+        mark = "" if source == "IMAGE" else mark_of(current_view(context, width, height))
+        return Request(settings, {"init": capture(context, width, height)}), mark
+
+
+class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
+    """Repaint what the mask covers, and leave every other pixel as it is"""
+
+    bl_idname = "viewport_diffusion.inpaint"
+    bl_label = "Inpaint"
+
+    def request(self, context: bpy.types.Context) -> tuple[Request, str]:
+        """Return the inpaint request of the scene's settings, over the last result of the same view or a capture."""
+        width, height = picture_size(context.scene)
+        properties = context.scene.viewport_diffusion
+        settings = read_settings(context.scene, Inpaint, width=width, height=height)
+        view = current_view(context, width, height)
+        init = last_result(properties, view)
+        if init is None:
+            init = capture(context, width, height)
+        mask = current_mask(context, view)
+        return Request(settings, {"init": init, "mask": mask}), mark_of(view)
+
+
+def last_result(properties: bpy.types.PropertyGroup, view: View) -> Array | None:
+    """Return the pixels of the scene's last result if it shows that view and is to be repainted, else None."""
+    image = properties.result
+    if not properties.capture.inpaint_result or image is None or image.get(VIEW_MARK) != mark_of(view):
+        return None
+    return read_image(image)
+
+
+class VIEWPORT_DIFFUSION_OT_cancel(bpy.types.Operator):
+    """Stop the picture that is being made, and all that wait behind it"""
+
+    bl_idname = "viewport_diffusion.cancel"
+    bl_label = "Cancel"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Only while something runs."""
+        if not jobs.running():
+            cls.poll_message_set("Nothing is being made")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Cancel every job, the waiting ones first."""
+        for job in reversed(jobs.running()):
+            jobs.cancel(job)
+        jobs.redraw()
+        return {"FINISHED"}
+
+
+CLASSES = (VIEWPORT_DIFFUSION_OT_generate, VIEWPORT_DIFFUSION_OT_inpaint, VIEWPORT_DIFFUSION_OT_cancel)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

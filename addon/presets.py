@@ -1,0 +1,90 @@
+"""Presets in Blender's own preset menu: those that come with the extension, and the artist's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import bpy
+from bl_operators.presets import AddPresetBase
+from bl_ui.utils import PresetPanel
+
+from ..backend.errors import InvalidRequest
+from ..backend.request import Diffusion, Img2Img, Inpaint, Outpaint
+
+SUBFOLDER = "viewport_diffusion"
+BUNDLED = Path(__file__).resolve().parents[1] / "presets"
+PERSONAL = {"width", "height", "seed", "model"}  # of this picture and this machine: a preset leaves them alone
+
+
+class VIEWPORT_DIFFUSION_PT_presets(PresetPanel, bpy.types.Panel):
+    """The menu of presets."""
+
+    bl_label = "Diffusion Presets"
+    preset_subdir = SUBFOLDER
+    preset_operator = "script.execute_preset"
+    preset_add_operator = "viewport_diffusion.preset_add"
+
+
+class VIEWPORT_DIFFUSION_OT_preset_add(AddPresetBase, bpy.types.Operator):
+    """Keep these settings as a preset, or remove one of your own"""
+
+    bl_idname = "viewport_diffusion.preset_add"
+    bl_label = "Add Diffusion Preset"
+    preset_menu = "VIEWPORT_DIFFUSION_PT_presets"
+    preset_subdir = SUBFOLDER
+    preset_defines = ["settings = bpy.context.scene.viewport_diffusion"]
+
+    @property
+    def preset_values(self) -> list[str]:
+        """Return the settings that a preset keeps."""
+        shared = [item.name for item in dataclasses.fields(Diffusion)]
+        values = [f"settings.diffusion.{name}" for name in shared if name not in PERSONAL]
+        own = {"img2img": Img2Img, "inpaint": Inpaint, "outpaint": Outpaint}
+        for group, cls in own.items():
+            names = [item.name for item in dataclasses.fields(cls) if item.name not in shared]
+            values += [f"settings.{group}.{name}" for name in names]
+        return values
+
+    def remove(self, context: bpy.types.Context, filepath: str) -> None:
+        """Remove a preset of the artist's own; those of the extension stay (Blender would delete them)."""
+        if Path(filepath).resolve().is_relative_to(BUNDLED):
+            raise PermissionError(f"{Path(filepath).stem} comes with the extension and can't be removed")
+        Path(filepath).unlink()
+
+
+def find_preset(name: str) -> Path:
+    """Return the file of a preset by its name as the menu shows it; raises InvalidRequest with the known names."""
+    files = {path.stem: path for folder in bpy.utils.preset_paths(SUBFOLDER) for path in Path(folder).glob("*.py")}
+    for stem, path in files.items():
+        if _plain(stem) == _plain(name):
+            return path
+    known = ", ".join(sorted(bpy.path.display_name(stem, has_ext=False) for stem in files))
+    raise InvalidRequest(f"There is no preset called “{name}”.", f"Known ones: {known}.")
+
+
+def apply_preset(name: str) -> None:
+    """Set what a preset keeps in the current scene."""
+    path = find_preset(name)
+    bpy.ops.script.execute_preset(filepath=str(path), menu_idname=VIEWPORT_DIFFUSION_PT_presets.__name__)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+CLASSES = (VIEWPORT_DIFFUSION_PT_presets, VIEWPORT_DIFFUSION_OT_preset_add)
+
+
+def register() -> None:
+    """Register the menu and the folder of bundled presets."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    bpy.utils.register_preset_path(str(BUNDLED.parent))
+
+
+def unregister() -> None:
+    """Unregister both."""
+    bpy.utils.unregister_preset_path(str(BUNDLED.parent))
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

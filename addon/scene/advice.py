@@ -1,0 +1,38 @@
+"""What the panel says before the artist pays for a picture: its size and steps, and advice where a value is risky."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.operations.steps import plan_steps
+from .capture import picture_size
+
+LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
+STRONG_DENOISE = 0.7
+MANY_STEPS = 50
+
+
+def advice(settings: bpy.types.PropertyGroup) -> list[str]:
+    """Return short sentences on values that seldom give what one hopes for."""
+    sentences = []
+    cfg, denoise = settings.diffusion.cfg_scale, settings.img2img.denoising_strength
+    if not settings.diffusion.prompt.strip() and not settings.diffusion.style.strip():
+        sentences.append("Say what the picture shows, such as: anime illustration of a woman, walking, red dress")
+    if cfg > GREATEST_CFG:
+        sentences.append("A CFG scale above 15 distorts colours; 5 to 15 is the usable range.")
+    elif cfg < LEAST_CFG:
+        sentences.append("A CFG scale below 5 leaves the prompt loose and colours pale; 5 to 15 is the usable range.")
+    if denoise > STRONG_DENOISE and cfg > 10:
+        sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
+    return sentences
+
+
+def size_line(context: bpy.types.Context) -> str:
+    """Return in one line how large the picture becomes and how many steps run."""
+    settings = context.scene.viewport_diffusion
+    width, height = picture_size(context.scene)
+    strength = settings.img2img.denoising_strength
+    if strength == 0:
+        return f"{width}×{height}, no steps: the capture itself"
+    plan = plan_steps(settings.diffusion.steps, strength, settings.img2img.exact_steps)
+    return f"{width}×{height}, {plan.executed} of {plan.schedule} steps"

@@ -1,0 +1,83 @@
+"""Pictures in and out of Blender; the only place that knows its row order and its float buffers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ...backend.errors import InvalidRequest
+from ...backend.events import Result
+from ...backend.request import Array
+
+INFOTEXT = "parameters"  # the custom property that keeps how a picture was made, named as in the web UI's PNGs
+LEAST_LINEAR = 0.0031308  # the sRGB curve (IEC 61966-2-1) is straight below this
+
+
+def read_image(image: bpy.types.Image) -> Array:
+    """Return an image's pixels (uint8 H×W×3 or H×W×4 display sRGB, straight alpha, top row first).
+
+    Byte images come exactly as they are; float ones are scene-linear and are encoded as sRGB. Raises InvalidRequest
+    for an image without pixels.
+    """
+    width, height = image.size
+    channels = image.channels
+    if width * height == 0 or channels == 0:
+        raise InvalidRequest(f"The image {image.name} has no pixels.", "Load or render it first, or choose another.")
+    flat = np.empty(width * height * channels, np.float32)
+    image.pixels.foreach_get(flat)
+    values = flat.reshape(height, width, channels)[::-1]
+    if channels == 1:
+        values = values.repeat(3, 2)
+    elif channels == 2:
+        values = values[..., (0, 0, 0, 1)]
+    if image.is_float:
+        values = np.concatenate([encode_srgb(values[..., :3]), values[..., 3:]], axis=2)
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+
+
+def encode_srgb(linear: Array) -> Array:
+    """Return linear values (float32, 0–1) as sRGB ones, by IEC 61966-2-1."""
+    clipped = np.clip(np.nan_to_num(linear), 0, 1)
+    curved = 1.055 * np.power(np.maximum(clipped, LEAST_LINEAR), 1 / 2.4) - 0.055
+    return np.where(clipped <= LEAST_LINEAR, clipped * 12.92, curved).astype(np.float32)
+
+
+def new_image(name: str, pixels: Array) -> bpy.types.Image:
+    """Return a new packed byte image of those pixels (uint8 H×W×3 or H×W×4 sRGB, top row first)."""
+    height, width = pixels.shape[:2]
+    if pixels.shape[2] == 3:
+        pixels = np.dstack([pixels, np.full((height, width), 255, np.uint8)])
+    image = bpy.data.images.new(name, width, height, alpha=True)
+    flat = np.ascontiguousarray(pixels[::-1]).astype(np.float32).ravel() / np.float32(255)
+    image.pixels.foreach_set(flat)
+    image.update()
+    image.pack()
+    return image
+
+
+def load_result(result: Result, name: str) -> bpy.types.Image:
+    """Return a finished picture as a packed image of the file, with the infotext that tells how it was made.
+
+    The PNG's own bytes are packed, infotext included, so that nothing is encoded on the main thread. Raises
+    InvalidRequest where the picture has gone.
+    """
+    try:
+        image = bpy.data.images.load(result.path, check_existing=False)
+    except RuntimeError as error:
+        raise InvalidRequest(f"The picture {result.path} can't be opened any more.", "Generate it again.") from error
+    image.name = name
+    image.pack()
+    image.filepath_raw = f"//{bpy.path.clean_name(image.name)}.png"
+    image[INFOTEXT] = result.infotext
+    image.use_fake_user = True  # a result that nothing shows yet would be lost on saving
+    return image
+
+
+def save_image(image: bpy.types.Image, path: Path) -> None:
+    """Write an image's packed PNG to a file, with its infotext."""
+    packed = image.packed_file
+    if packed is None:
+        raise InvalidRequest(f"The image {image.name} is not packed.", "Save it from the image editor.")
+    path.write_bytes(packed.data)

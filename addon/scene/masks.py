@@ -1,0 +1,141 @@
+"""Masks that only a 3D scene can give: where an object or a material is really seen, occlusion included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...backend.errors import InvalidRequest
+from ...backend.request import Array
+from .. import compat
+from .capture import SUPERSAMPLING, View, find_viewport
+from .images import read_image
+
+SURFACES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+REPAINTED, KEPT = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)
+
+# Chooses the repainted triangles of one evaluated object: from the object and its triangles' material slots to booleans.
+Choice = Callable[[bpy.types.Object, Array], Array]
+
+
+def current_mask(context: bpy.types.Context, view: View) -> Array:
+    """Return the mask that the scene's settings name (float32 H×W, 1 repainted); raises InvalidRequest without one."""
+    settings = context.scene.viewport_diffusion.capture
+    if settings.mask_source == "IMAGE":
+        return image_mask(settings.mask_image)
+    if settings.mask_source == "MATERIAL":
+        return material_mask(context, view, settings.mask_material)
+    if settings.mask_source == "OBJECT":
+        chosen = [settings.mask_object] if settings.mask_object else []
+    else:
+        chosen = list(context.view_layer.objects.selected)
+    return object_mask(context, view, chosen)
+
+
+def object_mask(context: bpy.types.Context, view: View, objects: list[bpy.types.Object]) -> Array:
+    """Return where those objects are seen in a view (float32 H×W, 1 seen, soft at edges)."""
+    if not objects:
+        raise InvalidRequest("No object is chosen for the mask.", "Select what is to be repainted.")
+    names = {item.name_full for item in objects}
+    mask = draw_mask(context, view, lambda item, slots: np.full(len(slots), item.name_full in names))
+    return _seen(mask, "The chosen object")
+
+
+def material_mask(context: bpy.types.Context, view: View, material: bpy.types.Material | None) -> Array:
+    """Return where a material is seen in a view (float32 H×W, 1 seen, soft at edges)."""
+    if material is None:
+        raise InvalidRequest("No material is chosen for the mask.", "Choose the one to be repainted.")
+
+    def choose(item: bpy.types.Object, slots: Array) -> Array:
+        has = [slot.material is not None and slot.material.name_full == material.name_full for slot in item.material_slots]
+        return np.array([*has, False])[np.minimum(slots, len(has))]
+
+    return _seen(draw_mask(context, view, choose), f"The material {material.name}")
+
+
+def image_mask(image: bpy.types.Image | None) -> Array:
+    """Return the mask that an image holds (float32 H×W): its transparent parts where it has any, else its white ones."""
+    if image is None:
+        raise InvalidRequest("No mask image is chosen.", "Choose a black-and-white image.")
+    picture = read_image(image)
+    if picture.shape[2] == 4 and picture[..., 3].min() < 255:
+        return (picture[..., 3] < 255).astype(np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)  # luma, ITU-R BT.601
+    return np.clip(picture[..., :3].astype(np.float32) @ weights / 255, 0, 1)
+
+
+def _seen(mask: Array, what: str) -> Array:
+    if not mask.any():
+        raise InvalidRequest(f"{what} can't be seen in this view.", "Turn the view, or choose what can be seen.")
+    return mask
+
+
+def draw_mask(context: bpy.types.Context, view: View, choose: Choice) -> Array:
+    """Return where the chosen triangles are in front of all others (float32 H×W in 0–1), without touching the scene."""
+    import gpu
+    from gpu_extras.batch import batch_for_shader
+
+    compat.start_gpu(context.scene)
+    width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING
+    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+    offscreen = gpu.types.GPUOffScreen(width, height)
+    try:
+        with offscreen.bind(), gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
+            frame = gpu.state.active_framebuffer_get()
+            frame.clear(color=KEPT, depth=1.0)
+            gpu.matrix.load_matrix(view.view_matrix)
+            gpu.matrix.load_projection_matrix(view.projection)
+            gpu.state.depth_test_set("LESS_EQUAL")
+            gpu.state.depth_mask_set(True)
+            shader.bind()
+            for points, triangles, repainted in _surfaces(context, choose):
+                for colour, part in ((KEPT, triangles[~repainted]), (REPAINTED, triangles[repainted])):
+                    if len(part):
+                        shader.uniform_float("color", colour)
+                        batch_for_shader(shader, "TRIS", {"pos": points}, indices=part).draw(shader)
+            gpu.state.depth_mask_set(False)
+            gpu.state.depth_test_set("NONE")
+            buffer = frame.read_color(0, 0, width, height, 4, 0, "UBYTE")
+    finally:
+        offscreen.free()
+    buffer.dimensions = width * height * 4
+    red = np.array(buffer, dtype=np.uint8).reshape(height, width, 4)[::-1, :, 0]
+    squares = red.reshape(view.height, SUPERSAMPLING, view.width, SUPERSAMPLING).astype(np.float32)
+    mask: Array = np.ascontiguousarray(squares.mean((1, 3)) / 255, dtype=np.float32)
+    return mask
+
+
+def _surfaces(context: bpy.types.Context, choose: Choice) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield world points (N×3 float32), triangles (M×3 int32) and which are repainted (M), of all that is visible."""
+    space = find_viewport(context)[0]
+    for instance in context.evaluated_depsgraph_get().object_instances:
+        item = instance.object
+        if item.type not in SURFACES or not instance.show_self:
+            continue
+        if not instance.is_instance and not item.original.visible_in_viewport_get(space):
+            continue
+        mesh = item.to_mesh()
+        if mesh is None:
+            continue
+        try:
+            points, triangles, slots = _triangles(mesh, instance.matrix_world)
+        finally:
+            item.to_mesh_clear()
+        if len(triangles):
+            yield points, triangles, choose(item, slots)
+
+
+def _triangles(mesh: bpy.types.Mesh, world: Matrix) -> tuple[Array, Array, Array]:
+    mesh.calc_loop_triangles()
+    points = np.empty(len(mesh.vertices) * 3, np.float32)
+    mesh.vertices.foreach_get("co", points)
+    triangles = np.empty(len(mesh.loop_triangles) * 3, np.int32)
+    mesh.loop_triangles.foreach_get("vertices", triangles)
+    slots = np.empty(len(mesh.loop_triangles), np.int32)
+    mesh.loop_triangles.foreach_get("material_index", slots)
+    matrix = np.array(world, np.float32)
+    placed = points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+    return np.ascontiguousarray(placed, np.float32), triangles.reshape(-1, 3), slots

@@ -1,0 +1,97 @@
+"""What becomes of finished pictures: images of the file, a plane in the scene, the camera's background."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.events import Result
+from .. import compat
+from .capture import View
+from .images import load_result
+
+VIEW_MARK = "viewport_diffusion_view"  # custom property of a result: which view it shows
+PLANE_HEIGHT = 2.0  # metres
+
+
+def apply_results(results: tuple[Result, ...], scene_name: str, view: str) -> list[bpy.types.Image]:
+    """Bring finished pictures into the file as packed images; the last becomes the scene's result, shown in editors.
+
+    view: the mark of the view that they show, "" for none. A scene that has gone meanwhile loses nothing but the mark.
+    """
+    images = []
+    for result in results:
+        image = load_result(result, f"Diffusion {result.seed}")
+        image[VIEW_MARK] = view
+        images.append(image)
+    scene = bpy.data.scenes.get(scene_name)
+    if scene is not None and images:
+        scene.viewport_diffusion.result = images[-1]
+        scene.viewport_diffusion.last_seed = min(results[-1].seed, 2**31 - 1)
+        show_image(images[-1])
+    return images
+
+
+def show_image(image: bpy.types.Image) -> None:
+    """Show an image in every image editor that isn't showing a render or pinned to another one."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            space = area.spaces.active
+            if area.type == "IMAGE_EDITOR" and not space.use_image_pin and space.mode != "UV":
+                space.image = image
+
+
+def mark_of(view: View) -> str:
+    """Return a mark that two looks share only if they show the same from the same place at the same size."""
+    numbers = [f"{value:.4f}" for matrix in (view.view_matrix, view.projection) for row in matrix for value in row]
+    return f"{view.width}×{view.height} {' '.join(numbers)}"
+
+
+def add_plane(context: bpy.types.Context, image: bpy.types.Image) -> bpy.types.Object:
+    """Return a new upright plane at the 3D cursor that shows an image in its own colours, whatever the light."""
+    width, height = image.size
+    half, top = PLANE_HEIGHT * width / height / 2, PLANE_HEIGHT
+    mesh = bpy.data.meshes.new(image.name)
+    mesh.from_pydata([(-half, 0, 0), (half, 0, 0), (half, 0, top), (-half, 0, top)], [], [(0, 1, 2, 3)])
+    layer = mesh.uv_layers.new(name="UVMap")
+    layer.data.foreach_set("uv", (0, 0, 1, 0, 1, 1, 0, 1))
+    mesh.materials.append(image_material(image))
+    plane = bpy.data.objects.new(image.name, mesh)
+    plane.location = context.scene.cursor.location
+    context.collection.objects.link(plane)
+    return plane
+
+
+def image_material(image: bpy.types.Image) -> bpy.types.Material:
+    """Return a new material that shines with an image's colours, and is transparent where the image is."""
+    material = bpy.data.materials.new(image.name)
+    compat.use_nodes(material)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    nodes.clear()
+    texture, emission = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeEmission")
+    clear, mix = nodes.new("ShaderNodeBsdfTransparent"), nodes.new("ShaderNodeMixShader")
+    output = nodes.new("ShaderNodeOutputMaterial")
+    texture.image = image
+    links.new(texture.outputs["Color"], emission.inputs["Color"])
+    links.new(texture.outputs["Alpha"], mix.inputs[0])
+    links.new(clear.outputs[0], mix.inputs[1])
+    links.new(emission.outputs[0], mix.inputs[2])
+    links.new(mix.outputs[0], output.inputs["Surface"])
+    for place, node in enumerate((texture, emission, clear, mix, output)):
+        node.location = (220 * place - 440, -160 * (node is clear))
+    nodes.active = texture
+    return material
+
+
+def set_camera_background(camera: bpy.types.Object, image: bpy.types.Image) -> None:
+    """Show an image behind the scene in a camera's view, in place of an earlier result if there is one."""
+    data = camera.data
+    data.show_background_images = True
+    for background in data.background_images:
+        if background.image is not None and VIEW_MARK in background.image:
+            break
+    else:
+        background = data.background_images.new()
+    background.image = image
+    background.alpha = 1.0
+    background.display_depth = "FRONT"
+    background.frame_method = "FIT"

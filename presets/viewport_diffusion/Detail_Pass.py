@@ -1,0 +1,6 @@
+import bpy
+
+settings = bpy.context.scene.viewport_diffusion
+settings.diffusion.cfg_scale = 13.0
+settings.img2img.denoising_strength = 0.25
+settings.inpaint.denoising_strength = 0.35
