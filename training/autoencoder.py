@@ -150,7 +150,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.encode(truth).latent_dist.mean
             deviation = latents.detach().float().std((0, 2, 3), keepdim=True)
-            noise = torch.randn_like(latents, dtype=torch.float32) * deviation * LATENT_NOISE * torch.rand(count, 1, 1, 1)
+            noise = (
+                torch.randn_like(latents, dtype=torch.float32) * deviation * LATENT_NOISE * torch.rand(count, 1, 1, 1)
+            )
             result = model.decode(latents + noise).sample
         loss = loss_of(result.float(), truth, latents.float())
         optimiser.zero_grad(set_to_none=True)
@@ -163,6 +165,11 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         if due or stretch.step in (60, 300):
             ratios = psnr(reconstruction(average.module, checked), checked)
             named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
-            row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running, "psnr": float(ratios.mean())} | named
+            row = {
+                "seconds": stretch.elapsed,
+                "step": stretch.step,
+                "loss": running,
+                "psnr": float(ratios.mean()),
+            } | named
             log.write(row)
             logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

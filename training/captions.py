@@ -10,7 +10,13 @@ import numpy as np
 STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "render": ("3d render", "plain 3d render", "cg render", "viewport render"),
     "anime": ("anime illustration", "anime style", "anime, cel shading", "anime screencap", "cel shaded anime art"),
-    "ink": ("ink line drawing", "black ink drawing", "lineart, ink", "monochrome ink illustration", "manga ink drawing"),
+    "ink": (
+        "ink line drawing",
+        "black ink drawing",
+        "lineart, ink",
+        "monochrome ink illustration",
+        "manga ink drawing",
+    ),
     "watercolor": ("watercolor painting", "watercolor", "watercolour painting", "watercolor illustration"),
     "pencil": ("pencil sketch", "pencil drawing", "graphite pencil sketch", "graphite drawing"),
     "flat": ("flat vector illustration", "flat illustration", "vector art, flat colors", "flat design"),
@@ -26,7 +32,10 @@ JUNK = (
     "aesthetic, absurdres, highres, intricate, volumetric light, by a famous artist, award winning, trending, sketchy, "
     "painting, illustration, style, art, digital art, solo, looking at viewer, smile, cropped, lowres, error"
 ).split(", ")
-TOP_WORDS = {"long-sleeved shirt": ("long-sleeved shirt", "long sleeve shirt", "shirt"), "t-shirt": ("t-shirt", "shirt")}
+TOP_WORDS = {
+    "long-sleeved shirt": ("long-sleeved shirt", "long sleeve shirt", "shirt"),
+    "t-shirt": ("t-shirt", "shirt"),
+}
 POSE_WORDS = {
     "dynamic pose": ("dynamic pose", "posing"),
     "arms raised": ("arms raised", "arms up", "hands up"),
@@ -108,7 +117,11 @@ def background(facts: dict[str, Any], colours: dict[str, str]) -> str:
 
 def full_caption(facts: dict[str, Any], colours: dict[str, str], style: str) -> str:
     """Return the plain caption with everything said, as evaluation uses it."""
-    parts = [f"{STYLE_WORDS[style][0]} of {article(facts['subject'])}", facts["pose"], *clothes(facts, colours).values()]
+    parts = [
+        f"{STYLE_WORDS[style][0]} of {article(facts['subject'])}",
+        facts["pose"],
+        *clothes(facts, colours).values(),
+    ]
     if facts["hair"] == "bald":
         parts.append("bald")
     else:
@@ -148,7 +161,9 @@ def caption(
             parts.append("bald")
     elif "hair" in must or (not short and keep(0.75)):
         cut = facts["hair"] if keep(0.6) else ""
-        parts.append(f"{colours['hair']} {cut} hair".replace("  ", " ").replace("afro hair", "afro").replace("bob hair", "bob"))
+        parts.append(
+            f"{colours['hair']} {cut} hair".replace("  ", " ").replace("afro hair", "afro").replace("bob hair", "bob")
+        )
     if "sky" in must or "wall" in must or (not short and keep(0.7)):
         parts.append(background(facts, colours))
     if not short and keep(0.85):

@@ -66,10 +66,14 @@ def frozen(cache: Path) -> AutoencoderKL:
     model.eval()
     pictures = open_pictures(cache)
     some = np.random.default_rng(0).choice(len(pictures), min(MEASURED, len(pictures)), replace=False)
-    latents = torch.cat([encode(model, pictures.records[i].reshape(-1, *pictures.records.shape[3:])[::3]) for i in some])
+    latents = torch.cat(
+        [encode(model, pictures.records[i].reshape(-1, *pictures.records.shape[3:])[::3]) for i in some]
+    )
     fold(model, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     model.save_pretrained(folder)
-    logger.info("froze the encoder at step %d: latent deviation was %s", stored["step"], latents.std((0, 2, 3)).tolist())
+    logger.info(
+        "froze the encoder at step %d: latent deviation was %s", stored["step"], latents.std((0, 2, 3)).tolist()
+    )
     return model
 
 

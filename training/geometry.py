@@ -219,7 +219,9 @@ class Figures:
         inside = hairline(base) + self.fringe_drop(base, character)
         cover = np.clip(inside / 0.03, 0, 1)
         lumps = _smooth_noise(base, rng, {"spiky": 0.02, "afro": 0.03}.get(style, 0.025))
-        thickness = character.hair_thickness * (1 + {"spiky": 1.2, "afro": 0.25, "buzz cut": 0.0}.get(style, 0.35) * lumps)
+        thickness = character.hair_thickness * (
+            1 + {"spiky": 1.2, "afro": 0.25, "buzz cut": 0.0}.get(style, 0.35) * lumps
+        )
         normals = vertex_normals(rest, self.body.quads("body"))
         lifted = rest + normals * (np.clip(thickness, 0.002, 0.2) * cover)[:, None] * size
         mesh.add(move(lifted), scalp, Part.HAIR, _hair_places(base, inside))
@@ -249,7 +251,11 @@ class Figures:
             steps = max(3, int(length / (radius * 0.7)))
             for i in range(steps):
                 t = i / (steps - 1)
-                at = start + way * length * t * size + np.array([0, 0.05 * t * (1 - t), -0.25 * length * t * t], np.float32)
+                at = (
+                    start
+                    + way * length * t * size
+                    + np.array([0, 0.05 * t * (1 - t), -0.25 * length * t * t], np.float32)
+                )
                 r = radius * (0.75 + 0.9 * t - 1.35 * t * t)
                 blob(at, (r, r, r * 1.25))
 
@@ -312,7 +318,12 @@ def add_props(
         if kind == "box":
             put((0, 0, half), (half, half, half), "box", part)
         elif kind in ("ball", "cone", "vase"):
-            put((0, 0, half), (half if kind != "vase" else half * 0.6, half if kind != "vase" else half * 0.6, half), kind, part)
+            put(
+                (0, 0, half),
+                (half if kind != "vase" else half * 0.6, half if kind != "vase" else half * 0.6, half),
+                kind,
+                part,
+            )
         elif kind == "pillar":
             put((0, 0, 1.1), (0.16, 0.16, 1.1), "pillar", part)
         elif kind == "tree":

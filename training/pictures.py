@@ -40,7 +40,9 @@ def palettes(scene_facts: dict[str, Any], number: int, held_out: bool) -> tuple[
     return first, second, changed
 
 
-def draw(scene: Scene, number: int, styles: list[str], held_out: bool = False, variety: float = 1.0) -> tuple[Bytes, dict[str, Any]]:
+def draw(
+    scene: Scene, number: int, styles: list[str], held_out: bool = False, variety: float = 1.0
+) -> tuple[Bytes, dict[str, Any]]:
     """Return the pictures of one scene (2 × (1 + styles) × 256 × 256 × 3) and its facts with the names of colours."""
     first, second, changed = palettes(scene.facts, number, held_out)
     pictures = np.empty((COLOURINGS, 1 + len(styles), PICTURE, PICTURE, 3), np.uint8)
@@ -48,7 +50,9 @@ def draw(scene: Scene, number: int, styles: list[str], held_out: bool = False, v
         pictures[i, 0] = finish(render(scene, palette))
         guide = make_guide(scene, palette)
         for j, style in enumerate(styles, 1):
-            chance = np.random.default_rng((PALETTE_SEED, number, list(STYLES).index(style)))  # one hand, both colourings
+            chance = np.random.default_rng(
+                (PALETTE_SEED, number, list(STYLES).index(style))
+            )  # one hand, both colourings
             pictures[i, j] = stylise(guide, style, chance, variety)
     facts = scene.facts | {"styles": styles, "colours": [first.names, second.names], "changed": list(changed)}
     return pictures, facts

@@ -192,7 +192,9 @@ def recoloured(palette: Palette, rng: np.random.Generator, worn: tuple[str, ...]
     changed = tuple(str(name) for name in rng.choice(worn, count, replace=False))
     colours, names = palette.colours.copy(), dict(palette.names)
     for name in changed:
-        table = HAIR if name == "hair" else GROUND if name == "ground" else BACKDROP if name in ("sky", "wall") else CLOTH
+        table = (
+            HAIR if name == "hair" else GROUND if name == "ground" else BACKDROP if name in ("sky", "wall") else CLOTH
+        )
         region = Region[name.upper()]
         names[name] = _pick(rng, table, avoid=names[name])
         colours[region] = _jittered(rng, table[names[name]])

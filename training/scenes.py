@@ -64,8 +64,10 @@ def choose_character(rng: np.random.Generator) -> tuple[Character, str, str]:
     darkness = float(np.dot(mix, (3.6, 1.2, 0.5)) + rng.normal(0, 0.6))
     skin = list(SKIN)[int(np.clip(round(darkness), 0, len(SKIN) - 1))]
     feminine = 0.05 if man else 1.0
-    likely = (0.30, 0.14, 0.10, 0.06, 0.08, 0.10, 0.06, 0.04, 0.01, 0.11) if man else (
-        0.10, 0.03, 0.02, 0.08, 0.19, 0.27, 0.14, 0.07, 0.09, 0.01
+    likely = (
+        (0.30, 0.14, 0.10, 0.06, 0.08, 0.10, 0.06, 0.04, 0.01, 0.11)
+        if man
+        else (0.10, 0.03, 0.02, 0.08, 0.19, 0.27, 0.14, 0.07, 0.09, 0.01)
     )
     hair = str(rng.choice(HAIR_STYLES, p=likely))
     thickness = {"buzz cut": (0.003, 0.005), "afro": (0.045, 0.075), "spiky": (0.02, 0.035)}.get(hair, (0.010, 0.024))
@@ -129,7 +131,9 @@ class Stage:
         between.flat("FLOAT", "the_part")
         info.push_constant("MAT4", "view")
         info.push_constant("MAT4", "projection")
-        for slot, (kind, name) in enumerate((("VEC3", "position"), ("VEC3", "normal"), ("VEC3", "place"), ("FLOAT", "part"))):
+        for slot, (kind, name) in enumerate(
+            (("VEC3", "position"), ("VEC3", "normal"), ("VEC3", "place"), ("FLOAT", "part"))
+        ):
             info.vertex_in(slot, kind, name)
         info.vertex_out(between)
         info.push_constant("BOOL", "want_place")

@@ -111,9 +111,7 @@ def make_guide(scene: Scene, palette: Palette) -> Guide:
     step = np.abs(cv2.Laplacian(nearness, cv2.CV_32F, ksize=1)) / np.maximum(nearness, 1e-3)
     outline = np.clip((step - 0.012) / 0.03, 0, 1)
     smooth = cv2.GaussianBlur(scene.normal, (0, 0), 1.2)
-    bend = sum(
-        np.square(cv2.Sobel(smooth[..., c], cv2.CV_32F, *way)) for c in range(3) for way in ((1, 0), (0, 1))
-    )
+    bend = sum(np.square(cv2.Sobel(smooth[..., c], cv2.CV_32F, *way)) for c in range(3) for way in ((1, 0), (0, 1)))
     crease = np.clip((np.sqrt(bend) - 1.0) / 1.2, 0, 1) * solid
     return Guide(
         base=base,
@@ -323,7 +321,9 @@ def oil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     model = np.where(np.isin(guide.ids, OVERLAY)[..., None], guide.base, model)
     canvas = cv2.GaussianBlur(model, (0, 0), 6) * 0.85 + 0.10 * np.array([0.75, 0.6, 0.45], np.float32)
     angle = np.arctan2(guide.normal[..., 0], -guide.normal[..., 1] + 1e-3) + _crop(BROAD, rng) * 0.35
-    angle = np.where(guide.solid & (np.hypot(guide.normal[..., 0], guide.normal[..., 1]) > 0.25), angle, _crop(WIDE, rng))
+    angle = np.where(
+        guide.solid & (np.hypot(guide.normal[..., 0], guide.normal[..., 1]) > 0.25), angle, _crop(WIDE, rng)
+    )
     near_edge = cv2.dilate(np.maximum(guide.border, guide.outline), np.ones((9, 9), np.uint8)) > 0.3
     face = cv2.dilate(np.isin(guide.ids, FACE_DETAIL).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     layers = (
@@ -357,7 +357,9 @@ def pixel(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     block = 2 if guide.figure.mean() < 0.14 else 4
     side = PICTURE // block
     lines = np.maximum(guide.outline, guide.border)
-    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA) > (0.17 if block == 2 else 0.2)
+    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA) > (
+        0.17 if block == 2 else 0.2
+    )
     at = ((np.arange(side) + 0.5) * SIZE / side).astype(int)
     grid = np.ix_(at, at)
     rounded = _simple_colours(guide)
@@ -368,7 +370,11 @@ def pixel(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     step = 1.0 - 0.22 * (light + checker < 0.35) - 0.20 * (light < -0.15) + 0.10 * (light > 0.88) * guide.solid[grid]
     colour = np.where(features[..., None], guide.base[grid], colour * np.where(features, 1, step)[..., None])
     colour = np.round(np.clip(_saturated(colour, 1.2), 0, 1) * 11) / 11
-    dark = edge & ~features & cv2.resize(guide.solid.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA).astype(bool)
+    dark = (
+        edge
+        & ~features
+        & cv2.resize(guide.solid.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA).astype(bool)
+    )
     colour = np.where(dark[..., None], colour * 0.25 + np.array([0.02, 0.01, 0.05]), colour).astype(np.float32)
     return cv2.resize(colour, (PICTURE, PICTURE), interpolation=cv2.INTER_NEAREST)
 

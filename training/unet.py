@@ -178,7 +178,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
         batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
-        sample, velocity, weight = noised(batch.target, batch.source, batch.lam, batch.level, torch.randn_like(batch.target))
+        sample, velocity, weight = noised(
+            batch.target, batch.source, batch.lam, batch.level, torch.randn_like(batch.target)
+        )
         with torch.autocast("cpu", torch.bfloat16):
             predicted = model(sample, batch.level, tokens_of(tokenizer, batch.captions))
         loss = (weight * (predicted.float() - velocity).square()).mean()

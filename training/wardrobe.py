@@ -80,18 +80,35 @@ def choose_outfit(rng: np.random.Generator, feminine: float) -> Outfit:
     bottom = "skirt" if top == "skirt" else ""
     sleeve = {"t-shirt": (0.5, 0.95), "long-sleeved shirt": (1.8, 2.0), "sweater": (1.85, 2.0), "tank top": (0, 0)}
     if top != "dress":
-        top = str(rng.choice(("t-shirt", "long-sleeved shirt", "tank top", "sweater", "jumpsuit"), p=(0.34, 0.24, 0.18, 0.14, 0.10)))
+        top = str(
+            rng.choice(
+                ("t-shirt", "long-sleeved shirt", "tank top", "sweater", "jumpsuit"), p=(0.34, 0.24, 0.18, 0.14, 0.10)
+            )
+        )
         if bottom == "skirt" and top == "jumpsuit":
             top = "t-shirt"
     low, high = sleeve.get(top, ((0.0, 0.0), (0.5, 0.9), (1.8, 2.0))[int(rng.integers(3))])
     if not bottom:
-        bottom = top if top in ("dress", "jumpsuit") else str(rng.choice(("trousers", "shorts", "leggings"), p=(0.55, 0.28, 0.17)))
+        bottom = (
+            top
+            if top in ("dress", "jumpsuit")
+            else str(rng.choice(("trousers", "shorts", "leggings"), p=(0.55, 0.28, 0.17)))
+        )
     shoes = str(rng.choice(("shoes", "boots", "sneakers", "bare feet"), p=(0.42, 0.22, 0.26, 0.10)))
-    legs = {"trousers": (-0.74, -0.66), "leggings": (-0.74, -0.55), "shorts": (-0.32, -0.14), "jumpsuit": (-0.74, -0.64)}
+    legs = {
+        "trousers": (-0.74, -0.66),
+        "leggings": (-0.74, -0.55),
+        "shorts": (-0.32, -0.14),
+        "jumpsuit": (-0.74, -0.64),
+    }
     leg_low, leg_high = legs.get(bottom, (-0.06, -0.05))
     bare = bottom in ("shorts", "skirt", "dress") and shoes != "bare feet"
-    loose_top = {"sweater": (0.012, 0.024), "dress": (0.003, 0.012), "tank top": (0.002, 0.008)}.get(top, (0.004, 0.016))
-    loose_bottom = {"trousers": (0.006, 0.024), "shorts": (0.008, 0.03), "jumpsuit": (0.004, 0.018)}.get(bottom, (0.001, 0.004))
+    loose_top = {"sweater": (0.012, 0.024), "dress": (0.003, 0.012), "tank top": (0.002, 0.008)}.get(
+        top, (0.004, 0.016)
+    )
+    loose_bottom = {"trousers": (0.006, 0.024), "shorts": (0.008, 0.03), "jumpsuit": (0.004, 0.018)}.get(
+        bottom, (0.001, 0.004)
+    )
     return Outfit(
         top=top,
         bottom=bottom,

@@ -1,0 +1,136 @@
+"""The arithmetic of the training recipe: bridges, captions, palettes, styles and measures, without any model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+cv2 = pytest.importorskip("cv2")
+
+from training import bridge, captions, measures, stylist  # noqa: E402
+from training.buffers import SIZE, Scene, load_scene, save_scene  # noqa: E402
+from training.regions import Region, choose_palette, recoloured  # noqa: E402
+from training.wardrobe import choose_outfit, cloth_regions  # noqa: E402
+
+
+def facts(**changes: object) -> dict[str, object]:
+    outfit = asdict(choose_outfit(np.random.default_rng(2), 0.0))
+    outfit |= {"top": "t-shirt", "bottom": "trousers", "top_pattern": "plain", "jacket": False}
+    known = {
+        "subject": "old man",
+        "pose": "waving",
+        "hair": "short",
+        "skin": "tan",
+        "old": True,
+        "outfit": outfit,
+        "setting": "plain",
+        "props": [],
+        "framing": "full body",
+        "azimuth": 0.0,
+    }
+    return known | changes
+
+
+def scene() -> Scene:
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    ball = np.hypot(rows - SIZE / 2, columns - SIZE / 2) / (SIZE / 3)
+    inside = ball < 1
+    normal = np.stack([columns - SIZE / 2, SIZE / 2 - rows, 0 * rows], 2) / (SIZE / 3)
+    normal[..., 2] = np.sqrt(np.clip(1 - ball**2, 0, 1))
+    normal[~inside] = 0
+    ids = np.where(inside, Region.TOP, Region.SKY).astype(np.uint8)
+    shade = np.repeat(np.clip(normal @ (0.5, 0.5, 0.7), 0.1, 1)[..., None], 3, 2)
+    depth = np.where(inside, 2 - normal[..., 2] * 0.3, 60)
+    return Scene(ids, normal.astype(np.float32), depth.astype(np.float32), shade.astype(np.float32), facts())
+
+
+def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
+    target, source, noise = (torch.randn(2, 4, 8, 8) for _ in range(3))
+    level = torch.tensor([100, 700])
+    sample, velocity, weight = bridge.noised(target, source, torch.ones(2), level, noise)
+    a, s = bridge.SIGNAL[level].view(-1, 1, 1, 1), bridge.NOISE[level].view(-1, 1, 1, 1)
+    assert torch.allclose(sample, a * source + s * noise)
+    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
+    assert 0 < float(weight.min()) <= float(weight.max()) <= 1
+
+
+def test_what_is_left_of_the_source_shrinks_with_sigma() -> None:
+    levels = bridge.draw_levels(np.random.default_rng(0), 500, 1.0)
+    expected = bridge.SIGMA[levels.level] / bridge.SIGMA[torch.from_numpy(levels.start)]
+    assert torch.allclose(levels.lam, expected)
+    assert (levels.start >= np.maximum(bridge.FULL, levels.level.numpy())).all()
+    assert float(levels.lam.max()) == 1.0
+
+
+def test_source_in_other_colours_comes_only_from_high_starts() -> None:
+    assert bridge.recolour_chance(np.array([300, 450, 750, 900])).tolist() == [0, 0, 0.5, 0.5]
+
+
+def test_caption_always_names_what_it_must() -> None:
+    known = facts()
+    palette = choose_palette(np.random.default_rng(1), "tan", True)
+    for seed in range(60):
+        said = captions.caption(known, palette.names, "ink", np.random.default_rng(seed), ("top", "hair"))
+        assert palette.names["top"] in said
+        assert palette.names["hair"] in said
+
+
+def test_caption_of_a_portrait_does_not_name_trousers() -> None:
+    palette = choose_palette(np.random.default_rng(1), "tan", True)
+    assert "trousers" not in captions.full_caption(facts(framing="portrait"), palette.names, "anime")
+
+
+def test_recolouring_changes_only_the_named_parts() -> None:
+    palette = choose_palette(np.random.default_rng(3), "tan", False)
+    other, changed = recoloured(palette, np.random.default_rng(4), ("top", "bottom"))
+    differing = {Region(i).name.lower() for i in np.flatnonzero((palette.colours != other.colours).any(1))}
+    assert differing == set(changed)
+    assert all(other.names[part] != palette.names[part] for part in changed)
+
+
+def test_sleeve_ends_where_the_outfit_says() -> None:
+    from dataclasses import replace
+
+    outfit = replace(choose_outfit(np.random.default_rng(2), 0.0), top="t-shirt", sleeve_end=0.8, jacket=False)
+    outfit = replace(outfit, gloves=False, top_pattern="plain")
+    upper_arm, forearm = (0.25, -0.014, 0.42), (0.38, -0.10, 0.29)
+    found = cloth_regions(np.array([upper_arm, forearm], np.float32), outfit)
+    assert found.tolist() == [Region.TOP, Region.SKIN]
+
+
+@pytest.mark.parametrize("style", list(stylist.STYLES))
+def test_every_style_draws_the_same_picture_from_the_same_seed(style: str) -> None:
+    drawn = scene()
+    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    first = stylist.stylise(guide, style, np.random.default_rng(6))
+    assert first.shape == (256, 256, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, stylist.stylise(guide, style, np.random.default_rng(6)))
+    assert first.std() > 5
+
+
+def test_light_is_found_from_the_shading() -> None:
+    light = stylist.main_light(scene())
+    assert light @ (np.array((0.5, 0.5, 0.7)) / np.linalg.norm((0.5, 0.5, 0.7))) > 0.9
+
+
+def test_scene_survives_the_disk(tmp_path: object) -> None:
+    drawn = scene()
+    path = tmp_path / "scene_000000.npz"  # type: ignore[operator]
+    save_scene(path, drawn)
+    read = load_scene(path)
+    assert np.array_equal(read.ids, drawn.ids)
+    assert np.abs(read.normal - drawn.normal).max() < 0.01
+    assert np.abs(read.depth / drawn.depth - 1).max() < 0.01
+    assert read.facts["subject"] == "old man"
+
+
+def test_measures_of_equal_pictures() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    assert measures.distance(picture, picture) == 0
+    assert measures.similarity(picture, picture) == pytest.approx(1)
+    assert measures.edge_overlap(picture, picture) == 1
+    assert measures.rank_correlation([0.2, 0.4, 0.8], [1.0, 5.0, 6.0]) == pytest.approx(1)

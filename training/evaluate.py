@@ -1,0 +1,289 @@
+"""Measures a diffusers folder on held-out scenes with the real img2img and inpaint pipelines, and makes the sheets.
+
+Writes `evaluation.json`, a table on the terminal, and sheets as PNG. The scenes, poses, colours and prompts come from
+a stream that training never draws from; sheets show the first scenes, not the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.autoencoder import checked_pictures, psnr, reconstruction, to_tensor
+from training.buffers import Scene, load_scene, scene_paths
+from training.captions import full_caption
+from training.classifier import names, style_classifier
+from training.measures import distance, edge_overlap, mean_colour, rank_correlation, region_mask, similarity
+from training.pictures import draw
+from training.regions import Region
+from training.stylist import PICTURE, STYLES
+
+Bytes = NDArray[np.uint8]
+logger = logging.getLogger(__name__)
+
+STEPS = 20
+WITHOUT_COLOUR = ("ink", "pencil")
+DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
+BATCH = 4
+
+
+@dataclass
+class Case:
+    """One held-out scene: pictures by colouring and style (0 is the render), facts and ids."""
+
+    pictures: Bytes  # 2 × 9 × 256 × 256 × 3
+    facts: dict[str, Any]
+    scene: Scene
+
+    def prompt(self, style: str, colouring: int = 0) -> str:
+        """Return the full caption."""
+        return full_caption(self.facts, self.facts["colours"][colouring], style)
+
+    def truth(self, style: str, colouring: int = 0) -> Bytes:
+        """Return the picture that a perfect model would draw."""
+        picture: Bytes = self.pictures[colouring, 1 + list(STYLES).index(style)]
+        return picture
+
+    def render(self, colouring: int = 0) -> Bytes:
+        """Return the viewport's picture."""
+        picture: Bytes = self.pictures[colouring, 0]
+        return picture
+
+
+def held_out(cache: Path, count: int) -> list[Case]:
+    """Return the first held-out scenes with their true pictures in the plain form of each style."""
+    cases = []
+    for i, path in enumerate(scene_paths(cache / "held_out")[:count]):
+        scene = load_scene(path)
+        pictures, facts = draw(scene, i, list(STYLES), held_out=True, variety=0.0)
+        cases.append(Case(pictures, facts, scene))
+    return cases
+
+
+class Model:
+    """A diffusers folder, ready to draw in bf16 on the CPU."""
+
+    def __init__(self, folder: Path, guidance: float) -> None:
+        base = StableDiffusionPipeline.from_pretrained(
+            folder, dtype=torch.bfloat16, safety_checker=None, requires_safety_checker=False
+        )
+        self.guidance = guidance
+        self.text = base
+        self.image = StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
+        self.inpaint = StableDiffusionInpaintPipeline(**base.components, requires_safety_checker=False)
+        for pipe in (self.text, self.image, self.inpaint):
+            pipe.set_progress_bar_config(disable=True)
+
+    def _run(self, pipe: Any, prompts: list[str], **inputs: Any) -> list[Bytes]:
+        results: list[Bytes] = []
+        for start in range(0, len(prompts), BATCH):
+            part = slice(start, start + BATCH)
+            lists = {key: value[part] if isinstance(value, list) else value for key, value in inputs.items()}
+            count = len(prompts[part])
+            images = pipe(
+                prompt=prompts[part],
+                negative_prompt=[""] * count,
+                num_inference_steps=STEPS,
+                generator=[torch.Generator().manual_seed(start + i) for i in range(count)],
+                output_type="np",
+                **({"guidance_scale": self.guidance} | lists),
+            ).images
+            results += [(np.asarray(image, np.float32) * 255 + 0.5).astype(np.uint8) for image in images]
+        return results
+
+    def redraw(self, pictures: list[Bytes], prompts: list[str], denoise: float, guidance: float = 0) -> list[Bytes]:
+        """Run img2img."""
+        images = [Image.fromarray(picture) for picture in pictures]
+        return self._run(self.image, prompts, image=images, strength=denoise, guidance_scale=guidance or self.guidance)
+
+    def fill(
+        self, pictures: list[Bytes], masks: list[NDArray[np.bool_]], prompts: list[str], denoise: float
+    ) -> list[Bytes]:
+        """Run inpainting; the source is kept outside the masks, as the product does."""
+        images = [Image.fromarray(picture) for picture in pictures]
+        holes = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+        drawn = self._run(
+            self.inpaint, prompts, image=images, mask_image=holes, strength=denoise, height=PICTURE, width=PICTURE
+        )
+        return [np.where(m[..., None], new, old) for m, new, old in zip(masks, drawn, pictures, strict=True)]
+
+    def imagine(self, prompts: list[str]) -> list[Bytes]:
+        """Run txt2img."""
+        return self._run(self.text, prompts, height=PICTURE, width=PICTURE)
+
+
+def sheet(rows: list[list[Bytes]], path: Path, side: int = 192) -> None:
+    """Write rows of pictures as one PNG."""
+    small = [[cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in row] for row in rows]
+    table = np.concatenate([np.concatenate(row, 1) for row in small])
+    cv2.imwrite(str(path), table[..., ::-1])
+
+
+def garment_errors(case: Case, picture: Bytes, truth: Bytes) -> list[float]:
+    """Return how far (of 255, mean over channels) each garment's mean colour is from the true picture's."""
+    errors = []
+    for regions in GARMENTS.values():
+        mask = region_mask(case.scene.ids, regions, PICTURE)
+        here, there = mean_colour(picture, mask), mean_colour(truth, mask)
+        if here is not None and there is not None:
+            errors.append(float(np.abs(here - there).mean()))
+    return errors
+
+
+def measure_styles(
+    model: Model, judge: torch.nn.Module, cases: list[Case], denoise: float
+) -> dict[str, dict[str, float]]:
+    """Return the measures of "must show" 1 for every style, and for all together."""
+    table: dict[str, dict[str, float]] = {}
+    for style in STYLES:
+        results = model.redraw([case.render() for case in cases], [case.prompt(style) for case in cases], denoise)
+        truths, renders = [case.truth(style) for case in cases], [case.render() for case in cases]
+        taken = names(judge, to_tensor(np.stack(results)))
+
+        def ratio(measure: Any, results: list[Bytes] = results, truths: list[Bytes] = truths) -> float:
+            of_result = np.mean([measure(a, b) for a, b in zip(results, truths, strict=True)])
+            return float(of_result / np.mean([measure(a, b) for a, b in zip(renders, truths, strict=True)]))  # noqa: B023
+
+        errors = [e for c, a, b in zip(cases, results, truths, strict=True) for e in garment_errors(c, a, b)]
+        table[style] = {
+            "l1 ratio": ratio(distance),
+            "ssim ratio": ratio(lambda a, b: 1 - similarity(a, b)),
+            "recognised": float(np.mean([name == style for name in taken])),
+            "edges": float(np.mean([edge_overlap(a, b) for a, b in zip(results, truths, strict=True)])),
+            "render's edges": float(np.mean([edge_overlap(a, b) for a, b in zip(renders, truths, strict=True)])),
+            "garments": float(np.mean(errors)) if style not in WITHOUT_COLOUR else float("nan"),
+        }
+        logger.info("%s at %.1f: %s", style, denoise, {k: round(v, 3) for k, v in table[style].items()})
+    table["all"] = {key: float(np.nanmean([row[key] for row in table.values()])) for key in table["anime"]}
+    return table
+
+
+def measure_denoise(model: Model, cases: list[Case]) -> dict[str, Any]:
+    """Return how the distance to the input grows with denoising ("must show" 2), and the CFG × denoise sheet's row."""
+    styles = list(STYLES)
+    sources = [case.render() for case in cases]
+    prompts = [case.prompt(styles[i % len(styles)]) for i, case in enumerate(cases)]
+    drawn = [model.redraw(sources, prompts, denoise) for denoise in DENOISE]
+    curves = [[distance(drawn[d][i], sources[i]) for d in range(len(DENOISE))] for i in range(len(cases))]
+    return {
+        "spearman of the mean": rank_correlation(DENOISE, np.mean(curves, 0).tolist()),
+        "spearman each": float(np.mean([rank_correlation(DENOISE, curve) for curve in curves])),
+        "distance": dict(zip(map(str, DENOISE), np.mean(curves, 0).tolist(), strict=True)),
+        "rows": [[sources[i], *(drawn[d][i] for d in range(len(DENOISE)))] for i in range(min(4, len(cases)))],
+    }
+
+
+def measure_recolouring(model: Model, cases: list[Case], denoise: float, inpaint: bool) -> dict[str, Any]:
+    """Return how often naming another garment colour brings it, and the sheet's rows."""
+    jobs = []
+    for i, case in enumerate(cases):
+        style = [name for name in STYLES if name not in WITHOUT_COLOUR][i % 6]
+        for part in case.facts["changed"]:
+            mask = region_mask(case.scene.ids, GARMENTS.get(part, ()), PICTURE)
+            if part in GARMENTS and mask.sum() > 200:
+                jobs.append((case, style, mask))
+                break
+    if not jobs:
+        return {"cases": 0, "changed": float("nan"), "rows": []}
+    prompts = [case.prompt(style, 1) for case, style, _ in jobs]
+    if inpaint:
+        sources = [case.truth(style) for case, style, _ in jobs]
+        grown = [cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0 for *_, mask in jobs]
+        drawn = model.fill(sources, grown, prompts, denoise)
+    else:
+        sources = [case.render() for case, *_ in jobs]
+        drawn = model.redraw(sources, prompts, denoise)
+    won = []
+    for (case, style, mask), picture in zip(jobs, drawn, strict=True):
+        old, new = case.truth(style)[mask].mean(0), case.truth(style, 1)[mask].mean(0)
+        mean = picture[mask].mean(0)
+        won.append(np.linalg.norm(mean - new) < np.linalg.norm(mean - old))
+    rows = [[s, d, c.truth(style, 1)] for s, d, (c, style, _) in zip(sources[:8], drawn, jobs, strict=False)]
+    return {"cases": len(jobs), "changed": float(np.mean(won)), "rows": rows}
+
+
+def measure_speed(model: Model, case: Case) -> dict[str, float]:
+    """Return seconds and memory of one img2img of 20 model calls ("must show" 5)."""
+    model.redraw([case.render()], [case.prompt("anime")], 0.2)
+    began, worked = time.perf_counter(), time.process_time()
+    model.redraw([case.render()], [case.prompt("anime")], 1.0)
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu seconds": time.process_time() - worked,
+        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("folder", type=Path, help="the diffusers folder to measure")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the table and the sheets")
+    parser.add_argument("--cases", type=int, default=50, help="held-out scenes, each in every style")
+    parser.add_argument("--denoise", type=float, nargs="+", default=[0.5, 0.6], help="levels to measure the styles at")
+    parser.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
+    parser.add_argument("--classifier-steps", type=int, default=700, help="training of the judge, the first time")
+    parser.add_argument(
+        "--only", nargs="+", choices=("styles", "denoise", "colours", "sheets"), help="leave out the rest"
+    )
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    wanted = options.only or ("styles", "denoise", "colours", "sheets")
+    cases = held_out(cache, options.cases)
+    model = Model(options.folder, options.guidance)
+    result: dict[str, Any] = {"folder": options.folder.name, "cases": len(cases), "guidance": options.guidance}
+    result["speed"] = measure_speed(model, cases[0])
+    logger.info("speed: %s", result["speed"])
+    if "styles" in wanted:
+        judge, right = style_classifier(cache, options.classifier_steps)
+        checked, styles = checked_pictures(cache)
+        ratios = psnr(reconstruction(model.text.vae.float(), checked), checked)
+        model.text.vae.to(torch.bfloat16)
+        result["psnr"] = {n: float(ratios[[s == n for s in styles]].mean()) for n in ("render", *STYLES)}
+        result["classifier right"] = right
+        result["styles"] = {str(d): measure_styles(model, judge, cases, d) for d in options.denoise}
+    if "denoise" in wanted:
+        curve = measure_denoise(model, cases[:16])
+        sheet(curve.pop("rows"), options.out / "denoise.png")
+        result["denoise"] = curve
+    if "colours" in wanted:
+        for name, denoise, inpaint in (("at 0.7", 0.7, False), ("at 0.8", 0.8, False), ("inpaint at 0.9", 0.9, True)):
+            found = measure_recolouring(model, cases, denoise, inpaint)
+            if found["rows"]:
+                sheet(found.pop("rows"), options.out / f"recolour {name}.png".replace(" ", "_"))
+            result[f"recolour {name}"] = found
+    if "sheets" in wanted:
+        shown = cases[:8]
+        rows = []
+        for case in shown:
+            drawn = model.redraw([case.render()] * len(STYLES), [case.prompt(style) for style in STYLES], 0.55)
+            rows += [[case.render(), *drawn], [case.render(), *(case.truth(style) for style in STYLES)]]
+        sheet(rows, options.out / "styles.png", 160)
+        grid = []
+        for guidance in (1.0, 3.0, 7.0, 12.0):
+            row = [shown[1].render()]
+            for denoise in (0.3, 0.5, 0.7, 0.9):
+                row += model.redraw([shown[1].render()], [shown[1].prompt("anime")], denoise, guidance)
+            grid.append(row)
+        sheet(grid, options.out / "guidance.png")
+        texts = model.imagine([case.prompt(list(STYLES)[i % 8]) for i, case in enumerate(shown)])
+        sheet([texts], options.out / "text.png")
+    (options.out / "evaluation.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
