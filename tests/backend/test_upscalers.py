@@ -45,6 +45,18 @@ def drawing(side: int) -> Picture:
     return np.array(image.resize((side, side), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
+def scribble(side: int) -> Picture:
+    """The drawing crossed by thin strokes everywhere, so that a seam would show wherever it lies."""
+    image = Image.fromarray(drawing(side))
+    draw = ImageDraw.Draw(image)
+    random = np.random.RandomState(0)
+    for _ in range(side // 2):
+        x1, y1, x2, y2 = (int(value) for value in random.randint(0, side, 4))
+        red, green, blue = (int(value) for value in random.randint(0, 256, 3))
+        draw.line((x1, y1, x2, y2), fill=(red, green, blue))
+    return np.array(image, dtype=np.uint8)
+
+
 def reduced(picture: Picture, scale: int) -> Picture:
     side = picture.shape[0] // scale
     return np.array(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX), dtype=np.uint8)
@@ -86,18 +98,18 @@ def test_models_beat_bicubic_on_a_drawing(name: str, gain: float) -> None:
 
 @pytest.mark.parametrize("name", ["R-ESRGAN AnimeVideo x4", "R-ESRGAN AnimeVideo x2"])
 def test_tiles_of_the_compact_networks_leave_no_trace(name: str, single_precision: None) -> None:
-    small = drawing(64)
+    small = scribble(64)
     scale = upscalers.UPSCALERS[name].scale
     whole = upscalers.upscale(small, scale, name, tile=512)
     assert difference(upscalers.upscale(small, scale, name, tile=72, overlap=8), whole).max() <= 1
     assert difference(upscalers.upscale(small, scale, name, tile=72, overlap=0), whole).max() <= 1
 
 
-def test_tiles_of_the_deep_network_agree_within_rounding_almost_everywhere(single_precision: None) -> None:
-    small = drawing(72)
+def test_tiles_of_the_deep_network_agree_within_rounding(single_precision: None) -> None:
+    small = np.ascontiguousarray(scribble(130)[:40])
     whole = upscalers.upscale(small, 4, ANIME, tile=512)
-    off = difference(upscalers.upscale(small, 4, ANIME, tile=112), whole)
-    assert off.mean() < 0.1 and off.max() <= 8 and (off <= 1).mean() > 0.995
+    off = difference(upscalers.upscale(small, 4, ANIME, tile=128), whole)
+    assert off.max() <= 2 and (off <= 1).mean() > 0.999
 
 
 def test_the_same_picture_gives_the_same_bytes() -> None:
@@ -203,6 +215,14 @@ def test_ncnn_weights_of_both_kinds_by_value(tmp_path: Path) -> None:
         assert convolution.weight is not None and convolution.bias is not None and slopes.weight is not None
         assert convolution.weight.reshape(2, 2).tolist() == [[1, 2], [3, 4]]
         assert convolution.bias.tolist() == [5, 6] and slopes.weight.tolist() == [7, 8]
+
+
+def test_an_odd_number_of_half_weights_is_padded_to_four_bytes(tmp_path: Path) -> None:
+    layers = "7767517\n1 1\nConvolution c 1 1 data x 0=1 1=1 5=1 6=3\n"
+    weights = np.uint32(ncnn.HALF_TAG).tobytes() + np.array([1, 2, 3, 0], np.float16).tobytes() + TAIL[:4]
+    (convolution,) = ncnn.read(network_files(tmp_path, weights, layers))
+    assert convolution.weight is not None and convolution.bias is not None
+    assert convolution.weight.ravel().tolist() == [1, 2, 3] and convolution.bias.tolist() == [5]
 
 
 def test_broken_ncnn_files_are_one_sentence(tmp_path: Path) -> None:
