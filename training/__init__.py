@@ -1,1 +1,1 @@
-"""The recipe of the embedded model: scenes, pictures, captions, training and evaluation; not shipped with the extension."""
+"""The recipe of the embedded model, from scenes to evaluation; not shipped with the extension."""

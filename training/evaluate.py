@@ -145,11 +145,11 @@ def garment_errors(case: Case, picture: Bytes, truth: Bytes) -> list[float]:
 
 
 def measure_styles(
-    model: Model, judge: torch.nn.Module, cases: list[Case], denoise: float
+    model: Model, judge: torch.nn.Module, cases: list[Case], styles: list[str], denoise: float
 ) -> dict[str, dict[str, float]]:
     """Return the measures of "must show" 1 for every style, and for all together."""
     table: dict[str, dict[str, float]] = {}
-    for style in STYLES:
+    for style in styles:
         results = model.redraw([case.render() for case in cases], [case.prompt(style) for case in cases], denoise)
         truths, renders = [case.truth(style) for case in cases], [case.render() for case in cases]
         taken = names(judge, to_tensor(np.stack(results)))
@@ -168,13 +168,12 @@ def measure_styles(
             "garments": float(np.mean(errors)) if style not in WITHOUT_COLOUR else float("nan"),
         }
         logger.info("%s at %.1f: %s", style, denoise, {k: round(v, 3) for k, v in table[style].items()})
-    table["all"] = {key: float(np.nanmean([row[key] for row in table.values()])) for key in table["anime"]}
+    table["all"] = {key: float(np.nanmean([row[key] for row in table.values()])) for key in table[styles[0]]}
     return table
 
 
-def measure_denoise(model: Model, cases: list[Case]) -> dict[str, Any]:
+def measure_denoise(model: Model, cases: list[Case], styles: list[str]) -> dict[str, Any]:
     """Return how the distance to the input grows with denoising ("must show" 2), and the CFG × denoise sheet's row."""
-    styles = list(STYLES)
     sources = [case.render() for case in cases]
     prompts = [case.prompt(styles[i % len(styles)]) for i, case in enumerate(cases)]
     drawn = [model.redraw(sources, prompts, denoise) for denoise in DENOISE]
@@ -187,11 +186,13 @@ def measure_denoise(model: Model, cases: list[Case]) -> dict[str, Any]:
     }
 
 
-def measure_recolouring(model: Model, cases: list[Case], denoise: float, inpaint: bool) -> dict[str, Any]:
+def measure_recolouring(
+    model: Model, cases: list[Case], styles: list[str], denoise: float, inpaint: bool
+) -> dict[str, Any]:
     """Return how often naming another garment colour brings it, and the sheet's rows."""
-    jobs = []
+    jobs, coloured = [], [name for name in styles if name not in WITHOUT_COLOUR]
     for i, case in enumerate(cases):
-        style = [name for name in STYLES if name not in WITHOUT_COLOUR][i % 6]
+        style = coloured[i % len(coloured)]
         for part in case.facts["changed"]:
             mask = region_mask(case.scene.ids, GARMENTS.get(part, ()), PICTURE)
             if part in GARMENTS and mask.sum() > 200:
@@ -233,6 +234,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="the diffusers folder to measure")
     parser.add_argument("--out", type=Path, required=True, help="folder for the table and the sheets")
     parser.add_argument("--cases", type=int, default=50, help="held-out scenes, each in every style")
+    parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES), help="styles to measure")
     parser.add_argument("--denoise", type=float, nargs="+", default=[0.5, 0.6], help="levels to measure the styles at")
     parser.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
     parser.add_argument("--classifier-steps", type=int, default=700, help="training of the judge, the first time")
@@ -258,14 +260,14 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.text.vae.to(torch.bfloat16)
         result["psnr"] = {n: float(ratios[[s == n for s in styles]].mean()) for n in ("render", *STYLES)}
         result["classifier right"] = right
-        result["styles"] = {str(d): measure_styles(model, judge, cases, d) for d in options.denoise}
+        result["styles"] = {str(d): measure_styles(model, judge, cases, options.styles, d) for d in options.denoise}
     if "denoise" in wanted:
-        curve = measure_denoise(model, cases[:16])
+        curve = measure_denoise(model, cases[:16], options.styles)
         sheet(curve.pop("rows"), options.out / "denoise.png")
         result["denoise"] = curve
     if "colours" in wanted:
         for name, denoise, inpaint in (("at 0.7", 0.7, False), ("at 0.8", 0.8, False), ("inpaint at 0.9", 0.9, True)):
-            found = measure_recolouring(model, cases, denoise, inpaint)
+            found = measure_recolouring(model, cases, options.styles, denoise, inpaint)
             if found["rows"]:
                 sheet(found.pop("rows"), options.out / f"recolour {name}.png".replace(" ", "_"))
             result[f"recolour {name}"] = found
@@ -273,8 +275,10 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         shown = cases[:8]
         rows = []
         for case in shown:
-            drawn = model.redraw([case.render()] * len(STYLES), [case.prompt(style) for style in STYLES], 0.55)
-            rows += [[case.render(), *drawn], [case.render(), *(case.truth(style) for style in STYLES)]]
+            drawn = model.redraw(
+                [case.render()] * len(options.styles), [case.prompt(style) for style in options.styles], 0.55
+            )
+            rows += [[case.render(), *drawn], [case.render(), *(case.truth(style) for style in options.styles)]]
         sheet(rows, options.out / "styles.png", 160)
         grid = []
         for guidance in (1.0, 3.0, 7.0, 12.0):
@@ -283,7 +287,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
                 row += model.redraw([shown[1].render()], [shown[1].prompt("anime")], denoise, guidance)
             grid.append(row)
         sheet(grid, options.out / "guidance.png")
-        texts = model.imagine([case.prompt(list(STYLES)[i % 8]) for i, case in enumerate(shown)])
+        texts = model.imagine([case.prompt(options.styles[i % len(options.styles)]) for i, case in enumerate(shown)])
         sheet([texts], options.out / "text.png")
     (options.out / "evaluation.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))

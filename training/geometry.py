@@ -302,7 +302,7 @@ def add_props(
         part, second = Part.PROP + 2 * i, Part.PROP + 2 * i + 1
         angle = np.radians(rng.uniform(-85, 85) + 90 + facing)
         distance = rng.uniform(0.75, 1.2 if room else 2.4)
-        spot = np.array([np.cos(angle) * distance, np.sin(angle) * distance, 0]) + (centre[0], centre[1], ground)
+        spot = np.array([centre[0] + np.cos(angle) * distance, centre[1] + np.sin(angle) * distance, ground])
         size, turn = rng.uniform(0.28, 0.75), rng.uniform(0, 90)
 
         def put(at: tuple[float, float, float], radii: tuple[float, float, float], shape: str, part: int) -> None:

@@ -294,7 +294,7 @@ def flat(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
 
 
 def comic(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """A printed comic: heavy lines, few strong colours, half-tone dots for shade and sky, black in the deepest shade."""
+    """A printed comic: heavy lines, strong colours, half-tone dots for shade and sky, black in the deepest shade."""
     colour = np.clip(_saturated(_simple_colours(guide), 1.4) * 1.03 + 0.02, 0, 1)
     pitch = _between(rng, variety, 7.0, 8.5)
     across, down = (_columns + _rows) * 0.7071 / pitch, (_columns - _rows) * 0.7071 / pitch
