@@ -12,7 +12,7 @@ from mathutils import Matrix, Quaternion
 
 from figure import mannequin_hair, mannequin_parts, mannequin_poses, mannequin_scene, mannequin_textures
 from figure.mannequin_parts import Figure, Part
-from figure.mannequin_sheet import draw_sheet
+from figure.mannequin_sheet import draw_sheet, show_textures
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets" / "scenes"
 PROP_KEY = "viewport_diffusion_prop"
@@ -120,13 +120,13 @@ def seat_height(rig: bpy.types.Object, trousers: bpy.types.Object) -> float:
     return float(points[near][:, 2].min()) + 0.012  # the seat gives a little
 
 
-def show_textures() -> None:
+def open_on_camera() -> None:
     """Let every 3D viewport of the file open on the camera, in textured solid shading."""
     for screen in bpy.data.screens:
         for area in screen.areas:
             for space in area.spaces:
                 if space.type == "VIEW_3D":
-                    space.shading.type, space.shading.color_type = "SOLID", "TEXTURE"
+                    show_textures(space.shading)
                     space.region_3d.view_perspective = "CAMERA"
 
 
@@ -162,7 +162,7 @@ def build() -> None:
 
     bpy.data.texts.new("LICENCE").write(LICENCE)
     rig["licence"] = "CC0 1.0"
-    show_textures()
+    open_on_camera()
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines = [f"  {json.dumps(name)}: {json.dumps(pose)}" for name, pose in poses.items()]
     text = '{"bones": ' + json.dumps(library["bones"]) + ',\n "poses": {\n' + ",\n".join(lines) + "\n}}\n"

@@ -58,10 +58,10 @@ def direction(turn: float, fall: float) -> NDArray[np.float64]:
 def _path(skull: Skull, turn: float, end: float, lift: float, drop: float) -> NDArray[np.float64]:
     """Return a lock's middle line: over the skull to the fall `end`, then hanging `drop` metres and curling in."""
     points = []
-    start = 0.16
+    start = 0.04
     for share in np.linspace(0, 1, 10):
         fall = start + (end - start) * share
-        points.append(skull.centre + direction(turn, fall) * (skull.reach(turn, fall) + lift * (0.55 + 0.45 * share)))
+        points.append(skull.centre + direction(turn, fall) * (skull.reach(turn, fall) + lift * (0.6 + 0.4 * share)))
     last, before = points[-1], points[-2]
     heading = (last - before) / np.linalg.norm(last - before)
     inward = -direction(turn, np.pi / 2)
@@ -130,13 +130,13 @@ def hair(figure: Figure, rng: np.random.Generator) -> Part:
         for row, fall in enumerate(np.linspace(0.01, end, 14)):
             cap[row, column] = skull.centre + direction(turn, fall) * (skull.reach(turn, fall) + 0.010)
     grid(cap, False, (0.02, 0.9), (0.0, 1.0))
-    for layer, (number, lift, shorter) in enumerate(((34, 0.017, 0.0), (30, 0.026, 0.012))):
+    for layer, (number, lift, shorter) in enumerate(((34, 0.014, 0.0), (30, 0.021, 0.010))):
         for k in range(number):
             turn = 2 * np.pi * (k + 0.5 * layer + 0.25 * rng.uniform(-1, 1)) / number
             face = front(turn)
             if face > 0.5:
                 swept = turn + 0.16 * np.sin(turn)  # the fringe parts a little
-                line = _path(skull, swept, 1.18 - 0.02 * layer, lift, 0.052 - shorter + rng.uniform(-0.006, 0.008))
+                line = _path(skull, swept, 1.08 - 0.02 * layer, lift, 0.046 - shorter + rng.uniform(-0.006, 0.006))
                 width, thick = 0.021, 0.007
             else:
                 fall = 1.62 + 0.10 * (1 - np.cos(turn)) / 2
@@ -163,8 +163,8 @@ def brows(figure: Figure) -> Part:
         for share in np.linspace(0, 1, steps):
             x = skull.eye[0] - 0.017 + 0.043 * share
             z = skull.eye[2] + 0.0245 + 0.0075 * np.sin(np.pi * (share * 0.85 + 0.02)) - 0.003 * share**3
-            half = 0.0036 * (1 - share**2.2) + 0.0006
-            for offset, away in ((half, 0.0004), (0.0, 0.0022), (-half, 0.0004)):
+            half = 0.0026 * (1 - share**2.2) * min(1.0, 0.55 + 3 * share) + 0.0005
+            for offset, away in ((half, 0.0004), (0.0, 0.0017), (-half, 0.0004)):
                 hit = skull.tree.ray_cast(Vector((side * x, -0.6, z + offset)), Vector((0, 1, 0)))[0]
                 if hit is None:
                     raise ValueError("The brows lie off the face")

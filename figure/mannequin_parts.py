@@ -10,12 +10,14 @@ from scipy.spatial import ConvexHull
 
 from figure.makehuman import Body, Floats, Ints
 
+SIDES = ("_l", "_r")
 ARMS = ("upperarm", "lowerarm", "hand", "index", "middle", "ring", "pinky", "thumb")
 SLEEVE_END = 0.60  # share of the upper arm that the sleeve covers
 HEM = 0.035  # metres above the hip joint at which the shirt ends
 WAIST = 0.085  # metres above the hip joint at which the trousers end, under the shirt
 ANKLE = 0.035  # metres above the ankle joint at which the trousers end
 SHOE_TOP = 0.075  # metres above the ankle joint, under the trousers
+NECK = 0.072  # radius of the neckline, metres
 SOLE = 0.024  # thickness of the sole, metres
 CHARACTER = {  # MakeHuman's own shape targets, and how much of each
     "proportions/female-young-averagemuscle-averageweight-idealproportions": 0.7,
@@ -95,10 +97,12 @@ class Figure:
         return result
 
     def below_neckline(self, points: Floats) -> Floats:
-        """Return the metres by which points lie under the tilted plane of the shirt's neckline."""
+        """Return the metres by which points lie outside the shirt's round neckline."""
         neck = self.joint("neck_01")
-        below: Floats = neck[2] - 0.008 + 0.62 * (points[..., 1] - neck[1]) - points[..., 2]
-        return below
+        below = neck[2] - 0.012 + 0.62 * (points[..., 1] - neck[1]) - points[..., 2]
+        aside = np.hypot(points[..., 0], 0.8 * (points[..., 1] - neck[1] + 0.02)) - NECK
+        opening: Floats = np.maximum(below, aside)
+        return opening
 
 
 def compact(faces: Ints) -> tuple[Ints, Ints]:
@@ -119,6 +123,7 @@ def normals(vertices: Floats, faces: Ints) -> Floats:
 def edge_counts(faces: Ints) -> tuple[Ints, Ints]:
     """Return the edges (E×2) and how many faces share each."""
     edges = np.sort(np.concatenate([faces[:, [k, (k + 1) % 4]] for k in range(4)]), 1)
+    edges = edges[edges[:, 0] != edges[:, 1]]
     unique, counts = np.unique(edges, axis=0, return_counts=True)
     return unique, counts
 
@@ -144,6 +149,29 @@ def smoothed(vertices: Floats, faces: Ints, times: int, pinned: Ints) -> Floats:
     return result
 
 
+def cut(vertices: Floats, faces: Ints, field: Floats) -> tuple[Floats, Ints]:
+    """Return the mesh where the field (one value a vertex) is positive, its border moved on to the field's zero.
+
+    A quad that the border crosses by its diagonal leaves a triangle, written with its last corner twice.
+    """
+    points, values = vertices.copy(), field.astype(np.float64)
+    edges, _ = edge_counts(faces)
+    crossing = edges[values[edges[:, 0]] * values[edges[:, 1]] < 0]
+    share = values[crossing[:, 0]] / (values[crossing[:, 0]] - values[crossing[:, 1]])
+    for k in np.argsort(np.minimum(share, 1 - share)):
+        a, b = crossing[k]
+        if values[a] * values[b] < 0:
+            moved, other, way = (a, b, share[k]) if share[k] < 0.5 else (b, a, 1 - share[k])
+            points[moved] += np.float32(way) * (points[other] - points[moved])
+            values[moved] = 0
+    kept = []
+    for face in faces:
+        inside = [int(vertex) for vertex in dict.fromkeys(face.tolist()) if values[vertex] >= 0]
+        if len(inside) >= 3 and values[inside].max() > 0:
+            kept.append(inside if len(inside) == 4 else [*inside, inside[-1]])
+    return points, np.array(kept, np.int64)
+
+
 def around(points: Floats, origin: Floats, axis: Floats, front: Floats) -> Floats:
     """Return the share of a turn (0–1, 0.5 at the front) of the corners of faces (M×4×3), unbroken within a face."""
     axis = axis / np.linalg.norm(axis)
@@ -156,13 +184,19 @@ def around(points: Floats, origin: Floats, axis: Floats, front: Floats) -> Float
     return (turn - np.round(turn - first)).astype(np.float32)
 
 
-def _garment(figure: Figure, chosen: NDArray[np.bool_]) -> tuple[Ints, Ints, Floats, Floats, Ints]:
+def _garment(
+    figure: Figure, chosen: NDArray[np.bool_], *fields: Floats
+) -> tuple[Ints, Ints, Floats, Floats, Ints]:
+    """Return vertex numbers, faces, places, normals and border of the tights' chosen faces, cut along fields' zeros."""
     tights = figure.body.quads("helper-tights")
     used, _ = compact(tights)
     outward = np.zeros_like(figure.vertices)
     outward[used] = normals(figure.vertices, tights)[used]
-    keep, faces = compact(tights[chosen])
-    return keep, faces, figure.vertices[keep].copy(), outward[keep], border(faces)
+    vertices, faces = figure.vertices, tights[chosen]
+    for field_values in fields:
+        vertices, faces = cut(vertices, faces, field_values)
+    keep, faces = compact(faces)
+    return keep, faces, vertices[keep].copy(), outward[keep], border(faces)
 
 
 def shirt(figure: Figure) -> Part:
@@ -170,32 +204,27 @@ def shirt(figure: Figure) -> Part:
     tights = figure.body.quads("helper-tights")
     middle = figure.vertices[tights].mean(1)
     hip = figure.joint("thigh_l")[2]
-    arm = figure.carried_by(tights, "upperarm")
-    chosen = (arm & (figure.along_arm(middle) < SLEEVE_END)) | (
-        figure.carried_by(tights, "spine", "clavicle", "pelvis", "thigh", "neck", "upperarm")
-        & ~arm
-        & (middle[:, 2] > hip + HEM)
-        & (figure.below_neckline(middle) > 0)
+    arm = figure.carried_by(tights, "upperarm", "lowerarm")
+    trunk = figure.carried_by(tights, "spine", "clavicle", "pelvis", "thigh", "neck", "head", "upperarm")
+    sleeved = figure.body.weights[:, [figure.names.index(f"{b}arm{t}") for b in ("upper", "lower") for t in SIDES]]
+    keep, faces, points, outward, edge = _garment(
+        figure,
+        arm | (trunk & (middle[:, 2] > hip - 0.05)),
+        figure.vertices[:, 2] - hip - HEM,
+        figure.below_neckline(figure.vertices),
+        np.where(sleeved.sum(1) > 0.3, SLEEVE_END - figure.along_arm(figure.vertices), 1.0),
     )
-    keep, faces, points, outward, edge = _garment(figure, chosen)
     weights = figure.body.weights[keep]
-    sleeve = weights[:, [figure.index["upperarm_l"], figure.index["upperarm_r"]]].sum(1) > 0.5
-    hem = edge[(points[edge, 2] < hip + HEM + 0.08) & ~sleeve[edge]]
-    cuff = edge[sleeve[edge]]
-    collar = np.setdiff1d(edge, np.concatenate([hem, cuff]))
-    points[hem, 2] = hip + HEM
-    points[collar, 2] += figure.below_neckline(points[collar])
-    for tag, side in (("_l", 1), ("_r", -1)):
-        axis = figure.joint("lowerarm" + tag) - figure.joint("upperarm" + tag)
-        mine = cuff[points[cuff, 0] * side > 0]
-        points[mine] += (SLEEVE_END - figure.along_arm(points[mine]))[:, None] * axis
+    sleeve = sleeved[keep].sum(1) > 0.5
+    hem = edge[(points[edge, 2] < hip + HEM + 0.02) & ~sleeve[edge]]
     points = smoothed(points, faces, 6, edge)
     loose = np.full(len(points), 0.013, np.float32)
     torso = np.clip((figure.joint("spine_03")[2] - points[:, 2]) / 0.22, 0, 1)
     loose += np.where(sleeve, 0.012 * np.clip(figure.along_arm(points) * 1.4, 0, 1), 0.012 * torso)
-    loose[collar] = 0.006
+    loose = np.where(np.abs(figure.below_neckline(points)) < 0.035, 0.008, loose).astype(np.float32)
     points += outward * loose[:, None]
-    points = smoothed(points, faces, 4, collar)
+    points = smoothed(points, faces, 4, edge)
+    points[hem, 2] = hip + HEM
     corners = points[faces]
     middle = corners.mean(1)
     on_arm = sleeve[faces].mean(1) > 0.5
@@ -217,11 +246,9 @@ def trousers(figure: Figure) -> Part:
     middle = figure.vertices[tights].mean(1)
     hip, ankle = figure.joint("thigh_l")[2], figure.joint("foot_l")[2]
     chosen = figure.carried_by(tights, "pelvis", "thigh", "calf", "spine", "foot")
-    chosen &= (middle[:, 2] < hip + WAIST) & (middle[:, 2] > ankle + ANKLE)
-    keep, faces, points, outward, edge = _garment(figure, chosen)
-    top = edge[points[edge, 2] > hip]
-    cuff = np.setdiff1d(edge, top)
-    points[top, 2], points[cuff, 2] = hip + WAIST, ankle + ANKLE
+    chosen &= middle[:, 2] < hip + WAIST + 0.1
+    heights = figure.vertices[:, 2]
+    keep, faces, points, outward, edge = _garment(figure, chosen, hip + WAIST - heights, heights - ankle - ANKLE)
     points = smoothed(points, faces, 4, edge)
     points += outward * np.where(points[:, 2] > hip - 0.08, 0.007, 0.010)[:, None].astype(np.float32)
     knee = figure.joint("calf_l")[2]
@@ -273,9 +300,8 @@ def shoes(figure: Figure) -> Part:
     tights = figure.body.quads("helper-tights")
     middle = figure.vertices[tights].mean(1)
     ankle = figure.joint("foot_l")[2]
-    chosen = figure.carried_by(tights, "foot", "ball", "calf") & (middle[:, 2] < ankle + SHOE_TOP)
-    keep, faces, points, outward, edge = _garment(figure, chosen)
-    points[edge, 2] = ankle + SHOE_TOP
+    chosen = figure.carried_by(tights, "foot", "ball", "calf") & (middle[:, 2] < ankle + SHOE_TOP + 0.1)
+    keep, faces, points, outward, edge = _garment(figure, chosen, ankle + SHOE_TOP - figure.vertices[:, 2])
     points = smoothed(points, faces, 3, edge)
     puff = 0.007 + 0.008 * np.clip((figure.joint("ball_l")[1] - points[:, 1] + 0.02) / 0.05, 0, 1)  # a round toe
     points += outward * (puff * np.where(points[:, 2] < ankle + 0.02, 1.0, 0.5))[:, None].astype(np.float32)
@@ -289,8 +315,9 @@ def shoes(figure: Figure) -> Part:
         reach = np.stack([np.cos(turn), np.sin(turn)], 1)
         centre = hull.mean(0)
         outline = np.array([_hull_reach(hull - centre, way) for way in reach])[:, None] * reach
-        grown = centre + outline + 0.006 * reach
-        rings = [(0.80, 0.001), (0.985, 0.0), (1.0, 0.006), (1.0, SOLE), (0.93, SOLE + 0.003), (0.5, SOLE + 0.004)]
+        grown = centre + outline + 0.001 * reach
+        wall = SOLE + 0.012
+        rings = [(0.80, 0.001), (0.985, 0.0), (1.0, 0.006), (1.0, wall), (0.95, wall + 0.003), (0.5, SOLE + 0.004)]
         ring_points = [np.column_stack([centre + (grown - centre) * s, np.full(32, z)]) for s, z in rings]
         sole = np.concatenate([*ring_points, [[*centre, 0.001]]]).astype(np.float32)
         quads = [

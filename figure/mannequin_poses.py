@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from figure.mannequin_parts import Figure
-from figure.poses import POSES, Pose, pose_rotations
+from figure.poses import POSES, SIDES, Pose, pose_rotations, rotation, rotation_between
 
+FOREARM_TURN, HAND_TURN = 22.0, 28.0  # degrees
+TOGETHER = {"index": 0.55, "ring": 0.55, "pinky": 0.6, "thumb": 0.3}  # 0 as at rest, 1 along the middle finger
 RELAXED = 0.28  # how far a resting hand is closed: 0 is open, 1 is a fist
 
 
@@ -32,7 +34,7 @@ LIBRARY: dict[str, NamedPose] = {
     "Running": NamedPose(POSES["running"]),
     "Sitting": NamedPose(_relaxed("sitting", left_fist=RELAXED, right_fist=RELAXED), props=("Stool",)),
     "Kneeling": NamedPose(_relaxed("kneeling", left_fist=RELAXED, right_fist=RELAXED)),
-    "Crouching": NamedPose(_relaxed("crouching", left_fist=RELAXED, right_fist=RELAXED)),
+    "Crouching": NamedPose(_relaxed("crouching", left_foot=None, right_foot=None, left_fist=RELAXED, right_fist=RELAXED)),
     "Arms Raised": NamedPose(_relaxed("arms raised", left_fist=0.1, right_fist=0.1)),
     "Hands on Hips": NamedPose(_relaxed("hands on hips", left_fist=0.4, right_fist=0.4)),
     "Arms Crossed": NamedPose(_relaxed("arms crossed", left_fist=0.3, right_fist=0.3)),
@@ -56,4 +58,26 @@ def world_rotations(figure: Figure, name: str) -> dict[str, np.ndarray]:
         for bone, turn in closed.items():
             if bone.endswith("_l") and bone.startswith(("middle", "ring", "pinky")):
                 turns[bone] = turn
+    hang_hands(figure, LIBRARY[name].pose, turns)
     return turns
+
+
+def hang_hands(figure: Figure, pose: Pose, turns: dict[str, np.ndarray]) -> None:
+    """Turn the thumbs of hanging hands forward, and bring the fingers, spread at rest, together."""
+    for name, tag, side in SIDES:
+        lower = np.array(getattr(pose, f"{name}_arm")[1], float)
+        if lower[2] / np.linalg.norm(lower) < -0.5:
+            axis = figure.joint("hand" + tag) - figure.joint("lowerarm" + tag)
+            turns["lowerarm" + tag] = turns["lowerarm" + tag] @ rotation(axis, -side * FOREARM_TURN)
+            turns["hand" + tag] = turns.get("hand" + tag, np.eye(3)) @ rotation(axis, -side * HAND_TURN)
+        middle = _finger(figure, "middle", tag)
+        for finger, share in TOGETHER.items():
+            bone = f"{finger}_01{tag}"
+            way = _finger(figure, finger, tag)
+            closer = rotation_between(way, way * (1 - share) + middle * share)
+            turns[bone] = turns.get(bone, np.eye(3)) @ closer
+
+
+def _finger(figure: Figure, finger: str, tag: str) -> np.ndarray:
+    way = figure.joint(f"{finger}_03{tag}") - figure.joint(f"{finger}_01{tag}")
+    return np.asarray(way / np.linalg.norm(way), float)

@@ -15,9 +15,9 @@ from figure.mannequin_textures import Picture
 
 JPEG_QUALITY = 90
 CAMERA_LENS = 65.0  # millimetres, on a sensor 36 mm wide
-CAMERA_AIM = 0.87  # metres above the ground
-CAMERA_DISTANCE = 4.05  # metres; the figure with raised arms still fits into a square picture
-BACKDROP_WIDTH, BACKDROP_DEPTH, BACKDROP_HEIGHT, BACKDROP_BEND = 9.0, 3.2, 5.0, 1.2  # metres
+CAMERA_AIM = 0.95  # metres above the ground
+CAMERA_DISTANCE = 4.5  # metres; the figure with raised arms still fits into a square picture
+BACKDROP_WIDTH, BACKDROP_DEPTH, BACKDROP_HEIGHT, BACKDROP_BEND = 16.0, 3.2, 5.0, 1.2  # metres
 STOOL_RADIUS = 0.19  # metres
 
 
@@ -44,7 +44,6 @@ def image(name: str, pixels: Picture) -> bpy.types.Image:
         loaded = bpy.data.images.load(str(path))
         loaded.pack()
     loaded.name = name
-    loaded.filepath = f"//{path.name}"
     loaded.filepath_raw = f"//{path.name}"
     return loaded
 
@@ -54,9 +53,11 @@ def mesh_object(
 ) -> bpy.types.Object:
     """Return a smooth mesh object of quads with a UV map and materials, linked nowhere yet."""
     mesh = bpy.data.meshes.new(name)
-    mesh.from_pydata(vertices.tolist(), [], faces.tolist())
+    mesh.from_pydata(vertices.tolist(), [], [list(dict.fromkeys(face)) for face in faces.tolist()])
+    corners = np.ones(faces.shape, bool)
+    corners[:, 3] = faces[:, 3] != faces[:, 2]  # a triangle has its last corner twice
     layer = mesh.uv_layers.new(name="UVMap")
-    layer.data.foreach_set("uv", np.ascontiguousarray(uvs, np.float32).ravel())
+    layer.data.foreach_set("uv", np.ascontiguousarray(uvs[corners], np.float32).ravel())
     for slot in materials:
         mesh.materials.append(bpy.data.materials[slot])
     mesh.polygons.foreach_set("material_index", slots.astype(np.int32))

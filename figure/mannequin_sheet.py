@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 CELL = 300  # pixels
 COLUMNS = 6
-ROOM = 1.0
+STUDIO_LIGHT = "paint.sl"  # of Blender's own lights the one that leaves colours brightest
 CAPTION = (40, 44, 52)
 
 
@@ -32,6 +32,14 @@ def start_drawing(scene: bpy.types.Scene) -> None:
     scene.render.resolution_percentage, scene.render.filepath = percentage, path
 
 
+def show_textures(shading: bpy.types.View3DShading) -> None:
+    """Set solid shading that shows textures in their own colours: soft light, no highlights."""
+    shading.type, shading.color_type, shading.light = "SOLID", "TEXTURE", "STUDIO"
+    shading.studio_light = STUDIO_LIGHT
+    shading.show_specular_highlight = False
+    shading.show_cavity = False
+
+
 def draw_view(
     scene: bpy.types.Scene, view: Matrix, projection: Matrix, size: int, shading: str = "SOLID"
 ) -> NDArray[np.uint8]:
@@ -46,7 +54,7 @@ def draw_view(
     space.overlay.show_overlays = False
     space.shading.type = shading
     if shading == "SOLID":
-        space.shading.color_type, space.shading.light = "TEXTURE", "STUDIO"
+        show_textures(space.shading)
     offscreen = gpu.types.GPUOffScreen(size, size)
     offscreen.draw_view3d(
         scene,

@@ -23,10 +23,12 @@ HAIR: Colour = (0.52, 0.23, 0.10)
 HAIR_LIGHT: Colour = (0.86, 0.50, 0.22)
 SHIRT: Colour = (0.84, 0.17, 0.15)
 CREAM: Colour = (0.97, 0.92, 0.80)
-DENIM: Colour = (0.17, 0.33, 0.68)
+DENIM: Colour = (0.22, 0.40, 0.76)
 THREAD: Colour = (0.92, 0.62, 0.22)
 SHOE: Colour = (0.95, 0.76, 0.16)
 IRIS: Colour = (0.16, 0.50, 0.48)
+SOLE_TOP = 0.045  # metres; the laces stay above it
+TOE_CAP = 0.036  # metres from the ball of the foot to the toe cap
 STOOL: Colour = (0.72, 0.46, 0.25)
 
 
@@ -110,7 +112,7 @@ def paint_face(
     """Paint the head: cheeks, nose, lips, lids, and the scalp under the hair."""
     place, normal = laid_out(part, (1, 2), size)
     eye = figure.body.centre("joint-l-eye", figure.vertices)
-    mouth = figure.body.centre("joint-mouth", figure.vertices)
+    mouth = part.vertices[part.faces[part.slots == 2]].mean((0, 1))
     base = np.broadcast_to(np.float32(SKIN), (size, size, 3)).copy()
     across, high, deep = np.abs(place[..., 0]), place[..., 2], place[..., 1]
     front = deep < eye[1] + 0.03
@@ -119,18 +121,16 @@ def paint_face(
         """Return a soft round spot on either side of the face."""
         return np.exp(-(((across - x) / wide) ** 2) - ((high - z) / tall) ** 2).astype(np.float32) * front
 
-    cheek = spot(eye[0] + 0.014, (eye[2] + mouth[2]) / 2 + 0.004, 0.022, 0.016)
-    base = mix(base, BLUSH, 0.52 * cheek)
-    tip = spot(0.0, mouth[2] + 0.036, 0.012, 0.010)
+    cheek = spot(eye[0] + 0.013, (eye[2] + mouth[2]) / 2 + 0.003, 0.020, 0.013)
+    base = mix(base, BLUSH, 0.45 * cheek)
+    tip = spot(0.0, (eye[2] + mouth[2]) / 2 - 0.004, 0.012, 0.010)
     base = mix(base, BLUSH, 0.30 * tip)
-    base = mix(base, (0.72, 0.42, 0.34), 0.30 * _pits(normal) + 0.22 * spot(eye[0], eye[2] + 0.014, 0.020, 0.008))
+    base = mix(base, (0.72, 0.42, 0.34), 0.22 * _pits(normal) + 0.16 * spot(eye[0], eye[2] + 0.014, 0.020, 0.008))
     ear = np.clip((deep - eye[1] - 0.055) / 0.01, 0, 1) * np.clip((across - 0.062) / 0.008, 0, 1)
     base = mix(base, BLUSH, 0.35 * ear)
     head = part.slots > 0
     base = mix(base, LIP, 0.92 * _masked(part, figure, lips, head, size, 1.6))
     base = mix(base, (0.33, 0.17, 0.13), 0.62 * _masked(part, figure, lids, head, size, 1.2))
-    line = band(high, mouth[2], 0.0011, 0.0012) * (across < 0.021) * (deep < mouth[1] + 0.012)
-    base = mix(base, (0.46, 0.15, 0.16), 0.35 * line)
     scalp = np.clip((high - eye[2] - 0.062) / 0.004, 0, 1) + np.clip((deep - eye[1] - 0.085) / 0.006, 0, 1)
     scalp *= np.clip((high - mouth[2] + 0.01) / 0.006, 0, 1)
     base = mix(base, HAIR, np.clip(scalp, 0, 1) * (1 - np.clip(ear * 2, 0, 1)))
@@ -145,7 +145,7 @@ def _masked(part: Part, figure: Figure, mask: Picture, chosen: NDArray[np.bool_]
     base = figure.body.uvs[np.array(figure.body.uv_faces["body"])][head].reshape(-1, 2)
     low, high = base.min(0), base.max(0)
     steps = ((np.arange(size) + 0.5) / size - 0.005) / 0.99
-    u, v = low[0] + steps * (high[0] - low[0]), low[1] + (1 - steps - 0.01) * (high[1] - low[1])
+    u, v = low[0] + steps * (high[0] - low[0]), low[1] + (1 - steps) * (high[1] - low[1])
     columns = np.clip((u * mask.shape[1]).astype(int), 0, mask.shape[1] - 1)
     rows = np.clip(((1 - v) * mask.shape[0]).astype(int), 0, mask.shape[0] - 1)
     plane = mask[np.ix_(rows, columns)].astype(np.float32) / 255
@@ -264,19 +264,16 @@ def paint_shoes(figure: Figure, part: Part, rng: np.random.Generator, size: int 
     ball, ankle = figure.joint("ball_l"), figure.joint("foot_l")
     middle = ankle[0] + (deep - ankle[1]) / (ball[1] - ankle[1]) * (ball[0] - ankle[0])
     off = np.abs(across - middle)
-    tongue = (off < 0.016) & (deep < ankle[1] - 0.02) & (deep > ball[1] - 0.006) & (normal[..., 2] > -0.2)
+    tongue = (off < 0.016) & (deep < ankle[1] - 0.02) & (deep > ball[1] - TOE_CAP + 0.012) & (normal[..., 2] > -0.2)
     base = mix(base, (0.86, 0.60, 0.10), 0.9 * tongue.astype(np.float32))
     lace = band(np.mod(deep, 0.017), 0.0085, 0.0028, 0.001) * (off < 0.021) * (deep < ankle[1] - 0.018)
-    base = mix(base, (0.98, 0.98, 0.96), lace * (deep > ball[1] + 0.002) * (high > SOLE_TOP))
-    toe = np.clip((ball[1] - 0.012 - deep) / 0.002, 0, 1)
+    base = mix(base, (0.98, 0.98, 0.96), lace * (deep > ball[1] - TOE_CAP + 0.014) * (high > SOLE_TOP))
+    toe = np.clip((ball[1] - TOE_CAP - deep) / 0.002, 0, 1)
     base = mix(base, (0.97, 0.96, 0.93), toe)
-    base = mix(base, (0.60, 0.40, 0.06), 0.6 * band(deep, ball[1] - 0.011, 0.0012, 0.001))
+    base = mix(base, (0.60, 0.40, 0.06), 0.6 * band(deep, ball[1] - TOE_CAP + 0.001, 0.0012, 0.001))
     heel = np.clip((deep - ankle[1] - 0.042) / 0.003, 0, 1) * (off < 0.02)
     base = mix(base, SHIRT, heel)
     return picture(base * _weave(size, rng, 0.025, 4))
-
-
-SOLE_TOP = 0.045  # metres; the laces stay above it
 
 
 def paint_soles(part: Part, size: int = 256) -> Picture:
