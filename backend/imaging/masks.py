@@ -60,7 +60,7 @@ def alpha_mask(picture: Picture, drawn: Mask | None = None) -> Mask:
 def sketch_mask(painted: Picture, original: Picture, *, transparency: float = 0.0) -> Mask:
     """The mask of an inpaint sketch: 1 - transparency/100 where the painted picture differs in any colour channel.
 
-    Both are uint8 of one size; transparency is 0-100 %. Above 50 the latent mask rounds to nothing, as in the web UI.
+    Both are uint8 of one size; transparency is 0-100 %. From 50 on the latent mask rounds to nothing, as in the web UI.
     """
     _require_same_size(painted, original)
     if not 0 <= transparency <= 100:

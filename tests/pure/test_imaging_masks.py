@@ -62,7 +62,7 @@ def test_sketch_mask_is_where_any_channel_differs() -> None:
     painted[2, 3, 1] ^= 1
     assert np.argwhere(masks.sketch_mask(painted, original)).tolist() == [[2, 3]]
     assert mask_to_bytes(masks.sketch_mask(painted, original, transparency=50))[2, 3] == 127
-    above = masks.sketch_mask(painted, original, transparency=51)
+    above = masks.sketch_mask(painted, original, transparency=50)
     assert masks.latent_mask(above, 8, 8).max() == 0
     for transparency in (-1, 101, float("nan")):
         with pytest.raises(InvalidRequest):
