@@ -136,7 +136,7 @@ def hair(figure: Figure, rng: np.random.Generator) -> Part:
             face = front(turn)
             if face > 0.5:
                 swept = turn + 0.16 * np.sin(turn)  # the fringe parts a little
-                line = _path(skull, swept, 1.08 - 0.02 * layer, lift, 0.046 - shorter + rng.uniform(-0.006, 0.006))
+                line = _path(skull, swept, 1.00 - 0.02 * layer, lift, 0.046 - shorter + rng.uniform(-0.006, 0.006))
                 width, thick = 0.021, 0.007
             else:
                 fall = 1.62 + 0.10 * (1 - np.cos(turn)) / 2
@@ -161,8 +161,8 @@ def brows(figure: Figure) -> Part:
     for side in (1, -1):
         rows = []
         for share in np.linspace(0, 1, steps):
-            x = skull.eye[0] - 0.017 + 0.043 * share
-            z = skull.eye[2] + 0.0245 + 0.0075 * np.sin(np.pi * (share * 0.85 + 0.02)) - 0.003 * share**3
+            x = skull.eye[0] - 0.015 + 0.041 * share
+            z = skull.eye[2] + 0.0265 + 0.0055 * np.sin(np.pi * (0.15 + share * 0.75)) - 0.004 * share**3
             half = 0.0026 * (1 - share**2.2) * min(1.0, 0.55 + 3 * share) + 0.0005
             for offset, away in ((half, 0.0004), (0.0, 0.0017), (-half, 0.0004)):
                 hit = skull.tree.ray_cast(Vector((side * x, -0.6, z + offset)), Vector((0, 1, 0)))[0]

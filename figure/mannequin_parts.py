@@ -21,12 +21,14 @@ NECK = 0.072  # radius of the neckline, metres
 SOLE = 0.024  # thickness of the sole, metres
 CHARACTER = {  # MakeHuman's own shape targets, and how much of each
     "proportions/female-young-averagemuscle-averageweight-idealproportions": 0.7,
-    "../eyes/l-eye-scale-incr": 0.55,
-    "../eyes/r-eye-scale-incr": 0.55,
+    "../eyes/l-eye-scale-incr": 0.9,
+    "../eyes/r-eye-scale-incr": 0.9,
     "../eyes/l-eye-height2-incr": 0.35,
     "../eyes/r-eye-height2-incr": 0.35,
     "../head/head-oval": 0.5,
-    "../mouth/mouth-angles-up": 0.5,
+    "../head/head-fat-decr": 0.5,
+    "../head/head-invertedtriangular": 0.35,
+    "../mouth/mouth-angles-up": 0.9,
 }
 
 
@@ -55,7 +57,7 @@ class Figure:
     def __init__(self) -> None:
         self.body = Body()
         vertices = self.body.shape(
-            masculine=0.0, muscle=0.55, weight=0.42, ethnicity={"caucasian": 0.5, "asian": 0.35, "african": 0.15}
+            masculine=0.0, muscle=0.55, weight=0.36, ethnicity={"caucasian": 0.5, "asian": 0.35, "african": 0.15}
         )
         for name, amount in CHARACTER.items():
             offsets = self.body.target(name)
@@ -220,7 +222,7 @@ def shirt(figure: Figure) -> Part:
     points = smoothed(points, faces, 6, edge)
     loose = np.full(len(points), 0.013, np.float32)
     torso = np.clip((figure.joint("spine_03")[2] - points[:, 2]) / 0.22, 0, 1)
-    loose += np.where(sleeve, 0.012 * np.clip(figure.along_arm(points) * 1.4, 0, 1), 0.012 * torso)
+    loose += np.where(sleeve, 0.012 * np.clip(figure.along_arm(points) * 1.4, 0, 1), 0.007 * torso)
     loose = np.where(np.abs(figure.below_neckline(points)) < 0.035, 0.008, loose).astype(np.float32)
     points += outward * loose[:, None]
     points = smoothed(points, faces, 4, edge)
@@ -235,8 +237,8 @@ def shirt(figure: Figure) -> Part:
         mine = on_arm & (middle[:, 0] * side > 0)
         axis = figure.joint("lowerarm" + tag) - figure.joint("upperarm" + tag)
         turn = around(corners[mine], figure.joint("upperarm" + tag), axis, np.array([0, -1.0, 0]))
-        share = np.clip(figure.along_arm(corners[mine]) / SLEEVE_END, -0.3, 1.02)
-        uvs[mine] = np.stack([turn, base + 0.18 * (share + 0.3) / 1.32], -1)
+        share = np.clip(figure.along_arm(corners[mine]) / SLEEVE_END, -0.8, 1.02)
+        uvs[mine] = np.stack([turn, base + 0.18 * (share + 0.8) / 1.82], -1)
     return Part("Shirt", points, faces, weights, uvs.astype(np.float32), ["Shirt"], thickness=0.003, levels=1)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from figure.mannequin_parts import Figure
-from figure.poses import POSES, SIDES, Pose, pose_rotations, rotation, rotation_between
+from figure.poses import POSES, SIDES, Limb, Pose, pose_rotations, rotation, rotation_between
 
 FOREARM_TURN, HAND_TURN = 22.0, 28.0  # degrees
 TOGETHER = {"index": 0.55, "ring": 0.55, "pinky": 0.6, "thumb": 0.3}  # 0 as at rest, 1 along the middle finger
+HIP_ARM: Limb = ((0.85, -0.25, -0.70), (-0.55, 0.28, -0.70))
 RELAXED = 0.28  # how far a resting hand is closed: 0 is open, 1 is a fist
 
 
@@ -29,14 +30,14 @@ def _relaxed(name: str, **changes: object) -> Pose:
 
 LIBRARY: dict[str, NamedPose] = {
     "Standing": NamedPose(_relaxed("standing", left_fist=RELAXED, right_fist=RELAXED)),
-    "Contrapposto": NamedPose(_relaxed("contrapposto", left_fist=RELAXED, right_fist=RELAXED)),
+    "Contrapposto": NamedPose(_relaxed("contrapposto", right_arm=HIP_ARM, left_fist=RELAXED, right_fist=0.4)),
     "Walking": NamedPose(_relaxed("walking", left_fist=RELAXED, right_fist=RELAXED)),
     "Running": NamedPose(POSES["running"]),
     "Sitting": NamedPose(_relaxed("sitting", left_fist=RELAXED, right_fist=RELAXED), props=("Stool",)),
     "Kneeling": NamedPose(_relaxed("kneeling", left_fist=RELAXED, right_fist=RELAXED)),
     "Crouching": NamedPose(_relaxed("crouching", left_foot=None, right_foot=None, left_fist=RELAXED, right_fist=RELAXED)),
     "Arms Raised": NamedPose(_relaxed("arms raised", left_fist=0.1, right_fist=0.1)),
-    "Hands on Hips": NamedPose(_relaxed("hands on hips", left_fist=0.4, right_fist=0.4)),
+    "Hands on Hips": NamedPose(_relaxed("hands on hips", left_arm=HIP_ARM, right_arm=HIP_ARM, left_fist=0.4, right_fist=0.4)),
     "Arms Crossed": NamedPose(_relaxed("arms crossed", left_fist=0.3, right_fist=0.3)),
     "Waving": NamedPose(POSES["waving"]),
     "Pointing": NamedPose(POSES["pointing"]),

@@ -16,8 +16,8 @@ from figure.mannequin_textures import Picture
 JPEG_QUALITY = 90
 CAMERA_LENS = 65.0  # millimetres, on a sensor 36 mm wide
 CAMERA_AIM = 0.95  # metres above the ground
-CAMERA_DISTANCE = 4.5  # metres; the figure with raised arms still fits into a square picture
-BACKDROP_WIDTH, BACKDROP_DEPTH, BACKDROP_HEIGHT, BACKDROP_BEND = 16.0, 3.2, 5.0, 1.2  # metres
+CAMERA_DISTANCE = 4.35  # metres; the figure with raised arms still fits into a square picture
+BACKDROP_WIDTH, BACKDROP_DEPTH, BACKDROP_HEIGHT, BACKDROP_BEND = 16.0, 2.0, 6.0, 2.6  # metres
 STOOL_RADIUS = 0.19  # metres
 
 

@@ -13,7 +13,7 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-CELL = 300  # pixels
+CELL = (210, 290)  # pixels, of which the picture is cut out of a square
 COLUMNS = 6
 STUDIO_LIGHT = "paint.sl"  # of Blender's own lights the one that leaves colours brightest
 CAPTION = (40, 44, 52)
@@ -85,13 +85,15 @@ def draw_sheet(scene: bpy.types.Scene, path: Path, names: list[str], show: Calla
     """Write the sheet of every pose through the scene's camera, with captions."""
     start_drawing(scene)
     rows = -(-len(names) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), "white")
+    width, height = CELL
+    sheet = Image.new("RGB", (COLUMNS * width, rows * height), "white")
     pen = ImageDraw.Draw(sheet)
     for i, name in enumerate(names):
         show(name)
-        cell = Image.fromarray(draw_camera(scene, CELL * 2)).resize((CELL - 4, CELL - 4), Image.Resampling.LANCZOS)
-        place = (i % COLUMNS * CELL, i // COLUMNS * CELL)
-        sheet.paste(cell, (place[0] + 2, place[1] + 2))
+        square = Image.fromarray(draw_camera(scene, height * 2)).resize((height, height), Image.Resampling.LANCZOS)
+        left = (height - width) // 2
+        place = (i % COLUMNS * width, i // COLUMNS * height)
+        sheet.paste(square.crop((left + 2, 2, left + width - 2, height - 2)), (place[0] + 2, place[1] + 2))
         pen.text((place[0] + 12, place[1] + 10), name, fill=CAPTION, font_size=18)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2).save(path, optimize=True)

@@ -18,7 +18,7 @@ Colour = tuple[float, float, float]
 
 SKIN: Colour = (0.93, 0.72, 0.59)
 BLUSH: Colour = (0.90, 0.47, 0.42)
-LIP: Colour = (0.80, 0.36, 0.36)
+LIP: Colour = (0.85, 0.46, 0.43)
 HAIR: Colour = (0.52, 0.23, 0.10)
 HAIR_LIGHT: Colour = (0.86, 0.50, 0.22)
 SHIRT: Colour = (0.84, 0.17, 0.15)
@@ -206,8 +206,8 @@ def paint_shirt(figure: Figure, part: Part, rng: np.random.Generator, size: int 
     stripes = (band(sag, chest, 0.017, 0.002) + band(sag, chest - 0.046, 0.007, 0.002)) * ~sleeve
     base = mix(base, CREAM, stripes)
     below = figure.below_neckline(place)
-    base = mix(base, CREAM, np.clip((0.020 - below) / 0.002, 0, 1) * ~sleeve)
-    base = mix(base, (0.50, 0.07, 0.08), 0.5 * band(below, 0.022, 0.0015, 0.0015) * ~sleeve)
+    base = mix(base, CREAM, np.clip((0.014 - below) / 0.0015, 0, 1) * ~sleeve)
+    base = mix(base, (0.50, 0.07, 0.08), 0.5 * band(below, 0.0155, 0.0015, 0.0015) * ~sleeve)
     along = figure.along_arm(place)
     cuff = band(along, SLEEVE_END, 0.065, 0.008) * sleeve
     base = mix(base, CREAM, cuff)
@@ -253,7 +253,7 @@ def paint_trousers(figure: Figure, part: Part, rng: np.random.Generator, size: i
     base = mix(base, dark, 0.28 * np.clip(fold, 0, 1) * np.clip(creased, 0, 1) + 0.18 * _pits(normal))
     rows, columns = np.mgrid[0:size, 0:size]
     twill = np.sin(2 * np.pi * (rows + columns) / 6)
-    return picture(base * (1 + 0.035 * twill + 0.04 * noise(size, 0.9, rng, 3))[..., None])
+    return picture(base * (1 + 0.035 * twill + 0.025 * noise(size, 0.9, rng, 2))[..., None])
 
 
 def paint_shoes(figure: Figure, part: Part, rng: np.random.Generator, size: int = 512) -> Picture:
