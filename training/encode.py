@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.autoencoder import build, to_tensor
+from training.autoencoder import Coder, build, to_tensor
 from training.checkpoints import load
 from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
 
@@ -58,12 +58,12 @@ def frozen(cache: Path) -> AutoencoderKL:
     folder = cache / "vae"
     if folder.exists():
         return AutoencoderKL.from_pretrained(folder).eval()
-    model = build()
+    coder = Coder(build())
     stored = load(cache / "autoencoder.pt")
     if stored is None:
         raise FileNotFoundError("Train the autoencoder first: python -m training autoencoder")
-    model.load_state_dict(stored["average"])
-    model.eval()
+    coder.load_state_dict(stored["average"])
+    model = coder.vae.eval()
     pictures = open_pictures(cache)
     some = np.random.default_rng(0).choice(len(pictures), min(MEASURED, len(pictures)), replace=False)
     latents = torch.cat(

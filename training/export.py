@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
+from training.autoencoder import Coder
 from training.bridge import BETAS
 from training.checkpoints import load
 from training.encode import frozen
@@ -21,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 def decoder(cache: Path) -> AutoencoderKL:
     """Return the autoencoder with the frozen encoder and the best decoder so far."""
-    model = frozen(cache)
+    coder = Coder(frozen(cache))
     stored = load(cache / "decoder.pt")
     if stored is not None:
-        model.load_state_dict(stored["average"])
-    return model
+        coder.load_state_dict(stored["average"])
+    return coder.vae
 
 
 def pipeline(cache: Path) -> StableDiffusionPipeline:

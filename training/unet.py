@@ -76,7 +76,7 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=HEADS,
-        norm_num_groups=16,
+        norm_num_groups=4,  # groups of two channels would lose the colour of broad areas
     )
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
