@@ -1,4 +1,4 @@
-"""The mannequin's geometry: body, garments, shoes, eyes and brows, cut out of the MakeHuman base mesh and its helpers."""
+"""The mannequin's geometry: body, garments, shoes, eyes and brows, cut out of MakeHuman's base mesh and its helpers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ CHARACTER = {  # MakeHuman's own shape targets, and how much of each
     "proportions/female-young-averagemuscle-averageweight-idealproportions": 0.7,
     "../eyes/l-eye-scale-incr": 0.9,
     "../eyes/r-eye-scale-incr": 0.9,
-    "../eyes/l-eye-height2-incr": 0.35,
-    "../eyes/r-eye-height2-incr": 0.35,
+    "../eyes/l-eye-height2-incr": 0.6,
+    "../eyes/r-eye-height2-incr": 0.6,
     "../head/head-oval": 0.5,
     "../head/head-fat-decr": 0.5,
     "../head/head-invertedtriangular": 0.35,
-    "../mouth/mouth-angles-up": 0.9,
+    "../head/head-scale-horiz-decr": 0.2,
+    "../chin/chin-width-decr": 0.5,
+    "../nose/nose-scale-horiz-decr": 0.5,
+    "../mouth/mouth-scale-vert-decr": 0.3,
+    "../mouth/mouth-scale-horiz-decr": 0.2,
+    "../mouth/mouth-angles-up": 0.8,
 }
 
 
@@ -186,9 +191,7 @@ def around(points: Floats, origin: Floats, axis: Floats, front: Floats) -> Float
     return (turn - np.round(turn - first)).astype(np.float32)
 
 
-def _garment(
-    figure: Figure, chosen: NDArray[np.bool_], *fields: Floats
-) -> tuple[Ints, Ints, Floats, Floats, Ints]:
+def _garment(figure: Figure, chosen: NDArray[np.bool_], *fields: Floats) -> tuple[Ints, Ints, Floats, Floats, Ints]:
     """Return vertex numbers, faces, places, normals and border of the tights' chosen faces, cut along fields' zeros."""
     tights = figure.body.quads("helper-tights")
     used, _ = compact(tights)
@@ -223,7 +226,7 @@ def shirt(figure: Figure) -> Part:
     loose = np.full(len(points), 0.013, np.float32)
     torso = np.clip((figure.joint("spine_03")[2] - points[:, 2]) / 0.22, 0, 1)
     loose += np.where(sleeve, 0.012 * np.clip(figure.along_arm(points) * 1.4, 0, 1), 0.007 * torso)
-    loose = np.where(np.abs(figure.below_neckline(points)) < 0.035, 0.008, loose).astype(np.float32)
+    loose = np.where(np.abs(figure.below_neckline(points)) < 0.030, 0.010, loose).astype(np.float32)
     points += outward * loose[:, None]
     points = smoothed(points, faces, 4, edge)
     points[hem, 2] = hip + HEM
@@ -365,15 +368,14 @@ def skin(figure: Figure, lips_mask: NDArray[np.uint8]) -> Part:
     middle = figure.vertices[faces].mean(1)
     arm = figure.carried_by(faces, *ARMS)
     head = figure.carried_by(faces, "head")
-    free = (arm & (figure.along_arm(middle) > SLEEVE_END - 0.16)) | (
-        ~arm & (figure.below_neckline(middle) < 0.035) & figure.carried_by(faces, "spine", "clavicle", "neck", "head")
-    )
+    neck = figure.carried_by(faces, "spine", "clavicle", "neck", "head") & (figure.below_neckline(middle) < 0.022)
+    free = head | (neck & ~arm) | (arm & (figure.along_arm(middle) > SLEEVE_END - 0.16))
+    low, high = uvs[head].reshape(-1, 2).min(0), uvs[head].reshape(-1, 2).max(0)
     faces, uvs, head = faces[free], uvs[free], head[free]
     at = np.clip((uvs.mean(1) * lips_mask.shape[0]).astype(int), 0, lips_mask.shape[0] - 1)
     lips = head & (lips_mask[lips_mask.shape[0] - 1 - at[:, 1], at[:, 0]] > 100)
     used, compacted = compact(faces)
     uvs = uvs.copy()
-    low, high = uvs[head].reshape(-1, 2).min(0), uvs[head].reshape(-1, 2).max(0)
     uvs[head] = 0.005 + 0.99 * (uvs[head] - low) / (high - low)
     slots = np.where(lips, 2, np.where(head, 1, 0))
     weights = figure.body.weights[used]

@@ -11,6 +11,8 @@ from figure.poses import POSES, SIDES, Limb, Pose, pose_rotations, rotation, rot
 
 FOREARM_TURN, HAND_TURN = 22.0, 28.0  # degrees
 TOGETHER = {"index": 0.55, "ring": 0.55, "pinky": 0.6, "thumb": 0.3}  # 0 as at rest, 1 along the middle finger
+BETWEEN_KNEES: Limb = ((0.0, 0.75, -0.7), (-0.35, 0.75, -0.5))
+POINTING_ARM: Limb = ((0.75, 0.8, 0.10), (0.7, 0.8, 0.14))
 HIP_ARM: Limb = ((0.85, -0.25, -0.70), (-0.55, 0.28, -0.70))
 RELAXED = 0.28  # how far a resting hand is closed: 0 is open, 1 is a fist
 
@@ -24,28 +26,31 @@ class NamedPose:
     props: tuple[str, ...] = ()
 
 
-def _relaxed(name: str, **changes: object) -> Pose:
-    return replace(POSES[name], **changes)  # type: ignore[arg-type]
+def _resting(name: str, **changes: object) -> Pose:
+    """Return one of the figure's poses with resting hands, and with changes of its own."""
+    return replace(POSES[name], **{"left_fist": RELAXED, "right_fist": RELAXED, **changes})  # type: ignore[arg-type]
 
 
 LIBRARY: dict[str, NamedPose] = {
-    "Standing": NamedPose(_relaxed("standing", left_fist=RELAXED, right_fist=RELAXED)),
-    "Contrapposto": NamedPose(_relaxed("contrapposto", right_arm=HIP_ARM, left_fist=RELAXED, right_fist=0.4)),
-    "Walking": NamedPose(_relaxed("walking", left_fist=RELAXED, right_fist=RELAXED)),
+    "Standing": NamedPose(_resting("standing")),
+    "Contrapposto": NamedPose(_resting("contrapposto", right_arm=HIP_ARM)),
+    "Walking": NamedPose(_resting("walking")),
     "Running": NamedPose(POSES["running"]),
-    "Sitting": NamedPose(_relaxed("sitting", left_fist=RELAXED, right_fist=RELAXED), props=("Stool",)),
-    "Kneeling": NamedPose(_relaxed("kneeling", left_fist=RELAXED, right_fist=RELAXED)),
-    "Crouching": NamedPose(_relaxed("crouching", left_foot=None, right_foot=None, left_fist=RELAXED, right_fist=RELAXED)),
-    "Arms Raised": NamedPose(_relaxed("arms raised", left_fist=0.1, right_fist=0.1)),
-    "Hands on Hips": NamedPose(_relaxed("hands on hips", left_arm=HIP_ARM, right_arm=HIP_ARM, left_fist=0.4, right_fist=0.4)),
-    "Arms Crossed": NamedPose(_relaxed("arms crossed", left_fist=0.3, right_fist=0.3)),
-    "Waving": NamedPose(POSES["waving"]),
-    "Pointing": NamedPose(POSES["pointing"]),
+    "Sitting": NamedPose(_resting("sitting"), props=("Stool",)),
+    "Kneeling": NamedPose(_resting("kneeling")),
+    "Crouching": NamedPose(
+        _resting("crouching", left_arm=BETWEEN_KNEES, right_arm=BETWEEN_KNEES, left_foot=None, right_foot=None)
+    ),
+    "Arms Raised": NamedPose(_resting("arms raised", left_fist=0.1, right_fist=0.1)),
+    "Hands on Hips": NamedPose(_resting("hands on hips", left_arm=HIP_ARM, right_arm=HIP_ARM)),
+    "Arms Crossed": NamedPose(_resting("arms crossed")),
+    "Waving": NamedPose(_resting("waving", left_fist=0.05)),
+    "Pointing": NamedPose(_resting("pointing", left_arm=POINTING_ARM, left_fist=0.0, turn=20)),
     "Thinking": NamedPose(POSES["thinking"]),
-    "Dancing": NamedPose(_relaxed("dancing", left_fist=0.1, right_fist=0.1)),
-    "Fighting": NamedPose(POSES["fighting stance"]),
+    "Dancing": NamedPose(_resting("dancing", left_fist=0.1, right_fist=0.1)),
+    "Fighting": NamedPose(replace(POSES["fighting stance"], right_foot=None)),
     "Kicking": NamedPose(POSES["kicking"]),
-    "Jumping": NamedPose(POSES["jumping"], height=0.25),
+    "Jumping": NamedPose(POSES["jumping"], height=0.18),
     "T-Pose": NamedPose(POSES["t-pose"]),
 }
 

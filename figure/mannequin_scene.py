@@ -89,9 +89,7 @@ def armature(figure: Figure, collection: bpy.types.Collection) -> bpy.types.Obje
     return made
 
 
-def skinned(
-    part: Part, figure: Figure, rig: bpy.types.Object, collection: bpy.types.Collection
-) -> bpy.types.Object:
+def skinned(part: Part, figure: Figure, rig: bpy.types.Object, collection: bpy.types.Collection) -> bpy.types.Object:
     """Return one part as a mesh object that follows the armature."""
     made = mesh_object(part.name, part.vertices, part.faces, part.uvs, part.slots, part.materials)
     collection.objects.link(made)
@@ -140,9 +138,7 @@ def backdrop(collection: bpy.types.Collection) -> bpy.types.Object:
     """Return a ground that bends up into a wall."""
     bend = np.linspace(0, np.pi / 2, 12)
     profile = [(-BACKDROP_DEPTH * 1.6, 0.0)]
-    profile += [
-        (BACKDROP_DEPTH + BACKDROP_BEND * np.sin(a), BACKDROP_BEND * (1 - np.cos(a))) for a in bend
-    ]
+    profile += [(BACKDROP_DEPTH + BACKDROP_BEND * np.sin(a), BACKDROP_BEND * (1 - np.cos(a))) for a in bend]
     profile.append((BACKDROP_DEPTH + BACKDROP_BEND, BACKDROP_HEIGHT))
     line = np.array(profile)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
@@ -171,7 +167,10 @@ def stage(collection: bpy.types.Collection) -> bpy.types.Object:
     camera.data.lens = CAMERA_LENS
     camera.matrix_world = look_at(Vector((0.0, -CAMERA_DISTANCE, CAMERA_AIM + 0.22)), aim)
     collection.objects.link(camera)
-    lights = (("Key", (-1.9, -2.6, 3.0), 1.6, 190.0, (1.0, 0.95, 0.88)), ("Fill", (2.6, -2.0, 1.6), 2.4, 60.0, (0.85, 0.92, 1.0)))
+    lights = (
+        ("Key", (-1.9, -2.6, 3.0), 1.6, 190.0, (1.0, 0.95, 0.88)),
+        ("Fill", (2.6, -2.0, 1.6), 2.4, 60.0, (0.85, 0.92, 1.0)),
+    )
     for name, place, size, watts, colour in lights:
         light = bpy.data.objects.new(f"{name} Light", bpy.data.lights.new(f"{name} Light", "AREA"))
         light.data.size, light.data.energy, light.data.color = size, watts, colour

@@ -18,7 +18,7 @@ Colour = tuple[float, float, float]
 
 SKIN: Colour = (0.93, 0.72, 0.59)
 BLUSH: Colour = (0.90, 0.47, 0.42)
-LIP: Colour = (0.85, 0.46, 0.43)
+LIP: Colour = (0.82, 0.40, 0.38)
 HAIR: Colour = (0.52, 0.23, 0.10)
 HAIR_LIGHT: Colour = (0.86, 0.50, 0.22)
 SHIRT: Colour = (0.84, 0.17, 0.15)
@@ -288,15 +288,15 @@ def paint_soles(part: Part, size: int = 256) -> Picture:
 def paint_wood(rng: np.random.Generator, size: int = 256) -> Picture:
     """Paint planed wood."""
     grain = np.sin(14 * noise(size, 18, rng, 6) * 0.35 + np.arange(size)[None, :] / 5.0)
-    base = np.broadcast_to(np.float32(STOOL), (size, size, 3)) * (1 + 0.10 * grain + 0.03 * noise(size, 1, rng))[..., None]
-    return picture(base)
+    shade = 1 + 0.10 * grain + 0.03 * noise(size, 1, rng)
+    return picture(np.float32(STOOL) * shade[..., None])
 
 
 def paint_backdrop(rng: np.random.Generator, size: int = 512) -> Picture:
     """Paint the backdrop: warm sand on the ground (bottom rows) that rises into a pale sky blue."""
     up = np.linspace(1, 0, size, dtype=np.float32)[:, None] * np.ones((1, size), np.float32)
     cloud = zoom(noise(64, 6, rng), size / 64, order=1, mode="wrap")
-    base = np.broadcast_to(np.float32((0.93, 0.84, 0.70)), (size, size, 3)).copy()
+    base = np.broadcast_to(np.float32((0.98, 0.91, 0.78)), (size, size, 3)).copy()
     base = mix(base, (0.72, 0.87, 0.93), np.clip((up - 0.42) / 0.10, 0, 1))
     base = mix(base, (0.55, 0.77, 0.90), np.clip((up - 0.55) / 0.45, 0, 1))
     return picture(base * (1 + 0.012 * cloud)[..., None])

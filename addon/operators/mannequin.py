@@ -66,7 +66,7 @@ class VIEWPORT_DIFFUSION_OT_apply_pose(bpy.types.Operator):
             cls.poll_message_set(str(error))
             return False
         if not found:
-            cls.poll_message_set("Select a mannequin; Add › Mannequin makes one")
+            cls.poll_message_set("Select a mannequin; choose Mannequin in the Add menu to make one")
         return found
 
     def execute(self, context: bpy.types.Context) -> set[str]:
