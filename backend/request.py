@@ -367,7 +367,7 @@ def make_settings(cls: type[AnySettings], values: Mapping[str, Any]) -> AnySetti
 
 def whole_side(pixels: float) -> int:
     """Return the side nearest to that many pixels which a diffusion model takes: a multiple of 8 in 64–4096."""
-    return int(min(max(round(pixels / SIDE_STEP) * SIDE_STEP, 64), MAXIMUM_SIDE))
+    return int(min(max(int(pixels / SIDE_STEP + 0.5) * SIDE_STEP, 64), MAXIMUM_SIDE))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -26,7 +26,7 @@ class VIEWPORT_DIFFUSION_OT_add_mannequin(bpy.types.Operator):
 
     with_set: bpy.props.BoolProperty(
         name="Camera, light and backdrop as well",
-        description="Bring the set that the mannequin was made with, and look through its camera",
+        description="Bring the set that the mannequin was made with; its camera and world become the scene's",
         default=False,
     )
 

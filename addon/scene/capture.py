@@ -124,6 +124,8 @@ def draw_view(context: bpy.types.Context, view: View, shading: str = "TEXTURE", 
         stack.enter_context(standard_colours(scene))
         stack.enter_context(changed(space.overlay, show_overlays=False))
         stack.enter_context(_shaded(space, scene, shading))
+        if scene.camera is not None:  # an earlier result behind the camera is no part of the scene
+            stack.enter_context(changed(scene.camera.data, show_background_images=False))
         offscreen = gpu.types.GPUOffScreen(width, height)
         stack.callback(offscreen.free)
         offscreen.draw_view3d(

@@ -64,10 +64,14 @@ class Models:
 def load(name: str, options: Options) -> Model:
     """Return the model of that name; raises ModelError where it is missing, damaged or of an unknown family."""
     quiet_libraries(options.online)
+    import diffusers.utils.logging
     import torch
+    import transformers.utils.logging
 
     from .model import Model
 
+    diffusers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = choose_device(options.device)
     dtype = choose_precision(options.precision, device)
     try:
@@ -177,7 +181,6 @@ def quiet_libraries(online: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def _first_line(error: BaseException) -> str:

@@ -30,5 +30,5 @@ def plan_steps(steps: int, denoising_strength: float, exactly: bool = False) -> 
     strength = min(denoising_strength, GREATEST_STRENGTH)
     if not exactly:
         return StepPlan(steps, min(steps, math.floor(strength * steps) + 1))
-    schedule = min(LONGEST_SCHEDULE, math.floor(steps / strength)) if strength > 0 else LONGEST_SCHEDULE
+    schedule = LONGEST_SCHEDULE if strength * LONGEST_SCHEDULE <= steps else math.floor(steps / strength)
     return StepPlan(schedule, min(steps, schedule))

@@ -1,0 +1,57 @@
+# make demo   the main job, from a posed figure to its illustration
+# make test   lint, types and tests, on real Blender
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+REQUIREMENTS := requirements/backend.txt requirements/development.txt
+
+.PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-matrix test-window bench zip clean
+
+setup: $(READY)
+
+$(READY): $(REQUIREMENTS) tools/system_libraries.py
+	$(PYTHON) tools/system_libraries.py
+	@echo "Making the environment $(VENV) (about 2.5 GB and 3 minutes, once)"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar on $(addprefix -r ,$(REQUIREMENTS))
+	@touch $@
+
+setup-training: $(READY) requirements/training.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/training.txt
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py
+
+test: lint test-pure test-backend test-blender
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-pure: $(READY)
+	$(BIN)/python -m pytest tests/pure
+
+test-backend: $(READY)
+	$(BIN)/python -m pytest tests/backend
+
+test-blender: $(READY)
+	$(BIN)/python -m pytest tests/blender
+
+# The same tests on the oldest and the newest Blender, each in its own environment; the backend stays in ours.
+test-matrix: test-blender
+	tools/matrix.sh 4.2.23 python3.11
+	tools/matrix.sh 5.2.3 python3.13
+
+test-window: $(READY) zip
+	$(BIN)/python tests/window/run.py
+
+bench: $(READY)
+	$(BIN)/python tools/bench.py
+
+zip: $(READY)
+	$(BIN)/python tools/package.py build
+
+clean:
+	rm -rf build demo

@@ -1,0 +1,401 @@
+"""Single-file checkpoints: the family told by the keys, everything else from our own configurations, never from a hub.
+
+No code of a checkpoint is ever run: .safetensors holds none, and of a pickle only tensors and plain values are read.
+The configurations in configs/ are written by tools/build_configs.py.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ModelError
+
+Shapes = dict[str, tuple[int, ...]]
+Weights = dict[str, torch.Tensor]
+
+CONFIGS = Path(__file__).parent / "configs"
+EPSILON, VELOCITY = "epsilon", "v_prediction"
+VELOCITY_NATIVE = 768  # pixels: the size of Stable Diffusion 2's v-prediction models; its base has 512
+
+CHOOSE = "Choose a whole Stable Diffusion 1, 2 or XL checkpoint."
+COPY_AGAIN = "Copy or download it again."
+
+UNET = "model.diffusion_model."
+VAE = ("first_stage_model.", "vae.")
+INPUT = f"{UNET}input_blocks.0.0.weight"
+UNCLIP = f"{UNET}label_emb.0.0.weight"  # SDXL has it too
+# The text encoders' keys → the family; a refiner has only the first of SDXL's places, with an OpenCLIP encoder in it.
+FAMILIES = {
+    "cond_stage_model.transformer.": "sd1",
+    "cond_stage_model.model.": "sd2",
+    "conditioner.embedders.1.": "sdxl",
+    "conditioner.embedders.0.model.": "refiner",
+}
+TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
+PART_NAMES = {
+    "unet": "UNet",
+    "vae": "VAE",
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+}
+KEPT = (UNET, *VAE, "cond_stage_model.", "conditioner.embedders.")
+OLD_CLIP = re.compile(r"^cond_stage_model\.transformer\.(?=embeddings\.|encoder\.|final_layer_norm\.)")
+
+# The UNet's input channels → what such a model is, where it is none that takes a picture's latents, or these, a mask
+# and the masked picture's latents (9).
+OTHER_INPUTS = {
+    5: "a depth-to-image model, which takes a depth map",
+    7: "Stable Diffusion's x4 upscaler",
+    8: "a model with a second picture for input, such as InstructPix2Pix",
+}
+
+# What else a file may be: a pattern that one of its keys has, what that is, and what to do. The first match counts.
+ADDITION = "It only adds to a model: choose a whole checkpoint."
+NOT_WHOLE: tuple[tuple[str, str, str], ...] = (
+    (r"lora_(up|down|[AB]|unet|te\d?)\b|^lora_|\.(hada|lokr)_w1|\.oft_blocks|\.lora\.", "a LoRA", ADDITION),
+    (r"^(emb_params|string_to_param|clip_[lg])$", "a textual inversion embedding", ADDITION),
+    (r"^control_model\.|controlnet_|input_hint_block\.", "a ControlNet", ADDITION),
+    (r"^(image_proj|ip_adapter)(\.|$)", "an IP-Adapter", ADDITION),
+    (
+        r"^(params|params_ema|conv_first\.weight|model\.0\.weight|body\.0\..*rdb1\..*)$",
+        "an upscaler",
+        "Choose it under Upscale.",
+    ),
+    (r"joint_blocks\.0\.", "a Stable Diffusion 3 model, another family", CHOOSE),
+    (r"double_(stream_)?blocks\.0\.", "a Flux model, another family", CHOOSE),
+    (r"^edm_", "a model of the EDM kind, whose noise levels are other ones", CHOOSE),
+    (r"motion_modules\.|\.time_stack\.|temporal_transformer|^patch_embedding\.", "a video model", CHOOSE),
+)
+PARTS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"^(down_blocks|up_blocks|mid_block|transformer_blocks)\.",
+        "the UNet or transformer of a model in diffusers' layout",
+        "Choose the model's folder, the one that has a model_index.json.",
+    ),
+    (r"^(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid)", "a VAE alone, only a part of a model", CHOOSE),
+    (
+        r"^(cond_stage_model\.|conditioner\.)|(^|\.)(text_model|resblocks|encoder\.block)\.",
+        "a text encoder alone, only a part of a model",
+        CHOOSE,
+    ),
+)
+
+# Names that the pickles of old training tools mention beside their tensors, and harmless things to take for them.
+CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+UNSAFE = re.compile(r"GLOBAL (\S+)")
+
+
+class _Forgotten:
+    """Takes the place of a training tool's object in a checkpoint: it does nothing, and nobody asks for it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before any weight is read: the tensors' shapes, and its metadata."""
+
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
+def load_single_file(path: Path, dtype: torch.dtype, configs: Path = CONFIGS) -> Any:
+    """Return the image-to-image pipeline of a .safetensors or .ckpt file, its weights in that precision, on the CPU.
+
+    The content decides, not the suffix. configs is a folder with one weight-less diffusers folder for each family and
+    clip/merges.txt. Raises ModelError with what the file is where it can't be loaded, OSError where it can't be read.
+    """
+    if _is_pickle(path):
+        state = _read_pickle(path)
+        tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        header = Header({key: tuple(tensors[key].shape) if key in tensors else () for key in state}, {})
+        family = tell_family(header.shapes, path.name)
+        weights = {
+            key: value.to(dtype=dtype, copy=True)
+            for key, value in tensors.items()
+            if key.startswith(KEPT) and value.is_floating_point()
+        }
+        del state, tensors
+    else:
+        header = read_header(path)
+        family = tell_family(header.shapes, path.name)
+        weights = _read_safetensors(path, dtype)
+    weights = {OLD_CLIP.sub("cond_stage_model.transformer.text_model.", key): weights.pop(key) for key in list(weights)}
+    pipe = _assemble(weights, family, dtype, configs, path.name)
+    _set_prediction(pipe, family, tell_prediction(header, family), "ztsnr" in header.shapes)
+    return pipe
+
+
+# --- What the file is ---
+
+
+def tell_family(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """Return the family of a whole checkpoint with these keys: sd1, sd2 or sdxl, with -inpaint for 9 input channels.
+
+    name is the file's name for messages. Raises ModelError that says what else it is.
+    """
+    _refuse(shapes, NOT_WHOLE, name)
+    if INPUT not in shapes:
+        _refuse(shapes, PARTS, name)
+        raise ModelError(f"{name} holds no Stable Diffusion model.", CHOOSE)
+    family = next((family for prefix, family in FAMILIES.items() if _has(shapes, prefix)), None)
+    if family == "refiner":
+        raise ModelError(f"{name} is the refiner of Stable Diffusion XL, not its base model.", "Choose the base model.")
+    missing = [
+        part
+        for part, has in (("text encoder", family is not None), ("VAE", any(_has(shapes, prefix) for prefix in VAE)))
+        if not has
+    ]
+    if missing:
+        raise ModelError(f"{name} lacks the {' and the '.join(missing)} of a whole model.", CHOOSE)
+    assert family is not None  # or the text encoder would be missing
+    channels = shapes[INPUT][1] if len(shapes[INPUT]) == 4 else 0
+    if channels not in (4, 9):
+        other = OTHER_INPUTS.get(channels, f"a model with {channels} input channels in place of 4 or 9")
+        raise ModelError(f"{name} is {other}.", CHOOSE)
+    if UNCLIP in shapes and family != "sdxl":
+        raise ModelError(f"{name} is a model that takes a picture for its prompt (unCLIP).", CHOOSE)
+    return f"{family}-inpaint" if channels == 9 else family
+
+
+def tell_prediction(header: Header, family: str) -> str | None:
+    """Return what the UNet predicts, EPSILON or VELOCITY, or None where only the UNet itself can tell.
+
+    Velocity is marked by a key "v_pred", or by the modelspec metadata. Without a mark, everything predicts epsilon but
+    Stable Diffusion 2, whose base (epsilon) and 768 (velocity) have the same keys and shapes.
+    """
+    predicts = header.metadata.get("modelspec.prediction_type", "").lower()
+    architecture = header.metadata.get("modelspec.architecture", "").lower()
+    if "v_pred" in header.shapes or predicts.startswith("v") or architecture.endswith("768-v"):
+        return VELOCITY
+    if predicts.startswith("eps") or architecture.endswith("v2-512") or family != "sd2":
+        return EPSILON
+    return None
+
+
+@torch.inference_mode()
+def predicts_noise(unet: torch.nn.Module) -> bool:
+    """Return whether a UNet predicts the noise (epsilon) rather than the velocity, by asking it once.
+
+    At the last time step the input is nearly pure noise: x = a·x0 + b·noise with b² = 0.995. Epsilon is then the input
+    itself, while the velocity a·noise - b·x0 hardly depends on it. So a UNet whose answer follows its input predicts
+    noise (correlation above 0.99 once trained; the velocity stays below 0.2).
+    """
+    config: Any = unet.config
+    noise = torch.randn((1, config.in_channels, 16, 16), generator=torch.Generator().manual_seed(0))
+    context = torch.zeros((1, 77, config.cross_attention_dim))
+    dtype = next(unet.parameters()).dtype
+    answer = unet(noise.to(dtype), 999, encoder_hidden_states=context.to(dtype)).sample.float()
+    correlation = torch.corrcoef(torch.stack([noise.flatten(), answer.flatten()]))[0, 1]
+    return bool(correlation > 0.5)  # not where it is NaN: half precision overflows in the velocity models alone
+
+
+def _has(keys: Iterable[str], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in keys)
+
+
+def _refuse(keys: Iterable[str], kinds: tuple[tuple[str, str, str], ...], name: str) -> None:
+    for pattern, what, remedy in kinds:
+        if any(re.search(pattern, key) for key in keys):
+            raise ModelError(f"{name} is {what}.", remedy)
+
+
+# --- Reading ---
+
+
+def _is_pickle(path: Path) -> bool:
+    """Return whether a file is torch's zip or pickle rather than safetensors; raises ModelError where it is neither."""
+    name = path.name
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        raise ModelError(f"{name} is empty.", COPY_AGAIN)
+    if start[8:9] == b"{" and start[7] == 0:  # after eight bytes with the header's length
+        return False
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return True
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{name} is only a Git LFS pointer to the weights.", "Fetch the file with git lfs pull.")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ModelError(f"{name} is a web page under a model's name.", "Download it again, logged in where needed.")
+    if start.startswith(b"GGUF"):
+        raise ModelError(f"{name} is a GGUF file.", "Choose a .safetensors file.")
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
+        raise ModelError(f"{name} is a text file, not a model.", CHOOSE)
+    if not any(start):
+        raise ModelError(f"{name} is filled with zeros: its download was never finished.", COPY_AGAIN)
+    raise ModelError(f"{name} is neither a safetensors nor a checkpoint file.", CHOOSE)
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a .safetensors file, reading no weight; raises ModelError where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+            return Header(shapes, file.metadata() or {})
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_safetensors(path: Path, dtype: torch.dtype) -> Weights:
+    """Return a whole checkpoint's weights as copies, so that nothing depends on the file later."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            kept = [key for key in file.keys() if key.startswith(KEPT)]  # noqa: SIM118 - no mapping
+            tensors = ((key, file.get_tensor(key)) for key in kept)
+            return {key: value.to(dtype=dtype, copy=True) for key, value in tensors if value.is_floating_point()}
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    """Return the state dict in a pickle, from tensors and plain values alone; raises ModelError for anything else."""
+    misnamed = path.suffix.lower() == ".safetensors"  # for torch, such a name says more than the content
+    try:
+        with path.open("rb") as file, torch.serialization.safe_globals(_harmless()):
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            source = file if misnamed else path
+            mapped = is_zip and not misnamed
+            state = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        found = UNSAFE.search(str(error))
+        if found is None:
+            raise _damaged(path, str(error).partition("WeightsUnpickler error: ")[2]) from error
+        raise ModelError(
+            f"{path.name} would run code when it is loaded ({found[1]}), so it was not.",
+            "Choose a .safetensors file of the model.",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise _damaged(path, str(error)) from error
+    while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise ModelError(f"{path.name} holds no model, but a {type(state).__name__}.", CHOOSE)
+    tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
+        raise _damaged(path, "its tensors are larger than the file")
+    return {str(key): value for key, value in state.items()}
+
+
+def _harmless() -> list[Any]:
+    scalar = np.float64(0).__reduce__()[0]
+    types = [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
+    return [
+        (_Forgotten, CALLBACK),
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *types,
+    ]
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    reason = (reason.strip() or "it ends too early").splitlines()[0].partition(". ")[0].rstrip(".")
+    return ModelError(f"{path.name} is damaged or was copied only in part ({reason}).", COPY_AGAIN)
+
+
+# --- Putting the pipeline together ---
+
+
+def _assemble(weights: Weights, family: str, dtype: torch.dtype, configs: Path, name: str) -> Any:
+    """Return the pipeline of a family's configuration with these weights."""
+    from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+
+    folder = configs / family
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    parts: dict[str, Any] = {}
+    for part, entry in index.items():
+        if not isinstance(entry, list):
+            if not part.startswith("_"):
+                parts[part] = entry
+        elif entry[1] is None:
+            parts[part] = None
+        elif part.startswith("tokenizer"):
+            parts[part] = build_tokenizer(folder / part, configs)
+        else:
+            with _misfits(name, family, part):
+                parts[part] = _load_part(entry[1], part, weights, dtype, folder)
+    is_xl = family.startswith("sdxl")
+    if is_xl:
+        parts["add_watermarker"] = False
+    return (StableDiffusionXLImg2ImgPipeline if is_xl else StableDiffusionImg2ImgPipeline)(**parts)
+
+
+def _load_part(class_name: str, part: str, weights: Weights, dtype: torch.dtype, folder: Path) -> Any:
+    import diffusers
+    import transformers
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+
+    if part == "scheduler":
+        return getattr(diffusers, class_name).from_pretrained(folder, subfolder=part, local_files_only=True)
+    source: dict[str, Any] = {"config": str(folder), "subfolder": part, "local_files_only": True}
+    if part.startswith("text_encoder"):
+        cls = getattr(transformers, class_name)
+        return create_diffusers_clip_model_from_ldm(cls, weights, torch_dtype=dtype, **source)
+    return getattr(diffusers, class_name).from_single_file(weights, torch_dtype=dtype, **source)
+
+
+@contextmanager
+def _misfits(name: str, family: str, part: str) -> Iterator[None]:
+    """Turn weights that don't fit the family's configuration into a sentence."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    title, words = TITLES[family.partition("-")[0]], PART_NAMES.get(part, part)
+    try:
+        yield
+    except NotImplementedError as error:  # a parameter was left without data
+        raise ModelError(f"{name} is made like {title}, but its {words} lacks some weights.", CHOOSE) from error
+    except (ValueError, KeyError, SingleFileComponentError) as error:
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
+        raise ModelError(f"{name} is made like {title}, but its {words} differs ({reason}).", CHOOSE) from error
+
+
+def build_tokenizer(folder: Path, configs: Path = CONFIGS) -> Any:
+    """Return the CLIP tokenizer of a family's tokenizer folder, over the one vocabulary that all families share.
+
+    The vocabulary is what byte-pair encoding makes it: the bytes, the bytes that end a word, each merge in order, and
+    the two ends of a text.
+    """
+    from transformers import CLIPTokenizer
+
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    lines = (configs / "clip" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    letters = _byte_letters()
+    ends = [config["bos_token"], config["eos_token"]]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(line.replace(" ", "") for line in lines), *ends]
+    merges = [tuple(line.split(" ")) for line in lines]
+    ids = {token: number for number, token in enumerate(tokens)}
+    tokenizer = CLIPTokenizer(vocab=ids, merges=merges, model_max_length=config["model_max_length"])
+    tokenizer.pad_token = config["pad_token"]  # set here, it pads only; given above, a “!” in a prompt would be padding
+    return tokenizer
+
+
+def _byte_letters() -> list[str]:
+    """Return the letters that stand for bytes: the printable ones for themselves, then the others from 256 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(code) for code in (*printable, *range(256, 512 - len(printable)))]
+
+
+def _set_prediction(pipe: Any, family: str, prediction: str | None, zero_snr: bool) -> None:
+    """Tell the pipeline's scheduler what the UNet predicts, asking the UNet where the file didn't say."""
+    if prediction is None:
+        prediction = EPSILON if predicts_noise(pipe.unet) else VELOCITY
+    if prediction == VELOCITY and family == "sd2":
+        pipe.unet.register_to_config(sample_size=VELOCITY_NATIVE // pipe.vae_scale_factor)
+    changes: dict[str, Any] = {"prediction_type": prediction}
+    if zero_snr:  # trained down to pure noise, so sampling starts there
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **changes)

@@ -1,0 +1,72 @@
+"""`python -m backend run …`: pictures and lines of JSON, or one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Picture
+from numpy.typing import NDArray
+
+from backend.imaging.files import read_infotext, save
+from backend.imaging.pictures import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def backend(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    command = [sys.executable, "-m", "backend", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path, picture: Picture, mask: NDArray[np.float32]) -> Path:
+    """A folder with init.png and mask.png."""
+    save(picture, tmp_path / "init.png")
+    save(np.rint(mask[..., None].repeat(3, 2) * 255).astype(np.uint8), tmp_path / "mask.png")
+    return tmp_path
+
+
+def test_inpaint_writes_a_picture_and_says_where(files: Path, picture: Picture, mask: NDArray[np.float32]) -> None:
+    init, covered, output = files / "init.png", files / "mask.png", files / "out"
+    settings = ["--prompt", "a woman, green shirt", "--steps", "3", "--seed", "5", "--mask-blur", "0"]
+    result = backend("run", "inpaint", "--init", init, "--mask", covered, "--output", output, *settings)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1
+    line = json.loads(lines[0])
+    path = Path(line["path"])
+    assert path.name == "00000-5.png" and line["seed"] == 5 and line["seconds"] > 0
+    assert read_infotext(path) == line["infotext"]
+    assert np.array_equal(load(path)[mask == 0], picture[mask == 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--init", "missing.png"], "missing.png"),
+        (["--init", "{}/init.png", "--cfg-scale", "99"], "CFG Scale"),
+        (["--init", "{}/init.png", "--sampler", "Eular"], "Euler a"),
+        (["--init", "{}/init.png", "--model", "/nowhere"], "/nowhere"),
+        (["--init", "{}/init.png", "--width", "20000"], "Width"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_two(files: Path, arguments: list[str], words: str) -> None:
+    given = [argument.format(files) for argument in arguments]
+    result = backend("run", "img2img", *given, "--output", files / "out")
+    assert result.returncode == 2
+    assert words in result.stderr and "Traceback" not in result.stderr and result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list((files / "out").glob("*.png"))
+
+
+def test_an_existing_picture_is_never_overwritten(files: Path) -> None:
+    flags = ["--init", files / "init.png", "--output", files / "out", "--seed", "3", "--denoising-strength", "0"]
+    for _ in range(2):
+        assert backend("run", "img2img", *flags).returncode == 0
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["00000-3.png", "00001-3.png"]

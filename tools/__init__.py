@@ -1,0 +1,1 @@
+"""Programs of the repository: the demo, the benchmark, packaging; not part of the extension's zip."""
