@@ -168,8 +168,8 @@ def stage(collection: bpy.types.Collection) -> bpy.types.Object:
     camera.matrix_world = look_at(Vector((0.0, -CAMERA_DISTANCE, CAMERA_AIM + 0.22)), aim)
     collection.objects.link(camera)
     lights = (
-        ("Key", (-1.9, -2.6, 3.0), 1.6, 190.0, (1.0, 0.95, 0.88)),
-        ("Fill", (2.6, -2.0, 1.6), 2.4, 60.0, (0.85, 0.92, 1.0)),
+        ("Key", (-1.9, -2.6, 3.0), 1.6, 115.0, (1.0, 0.95, 0.88)),
+        ("Fill", (2.6, -2.0, 1.6), 2.4, 35.0, (0.85, 0.92, 1.0)),
     )
     for name, place, size, watts, colour in lights:
         light = bpy.data.objects.new(f"{name} Light", bpy.data.lights.new(f"{name} Light", "AREA"))
@@ -181,7 +181,7 @@ def stage(collection: bpy.types.Collection) -> bpy.types.Object:
     world.use_nodes = True
     shader = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
     shader.inputs["Color"].default_value = (0.62, 0.76, 0.88, 1)
-    shader.inputs["Strength"].default_value = 0.7
+    shader.inputs["Strength"].default_value = 0.6
     world.color = (0.62, 0.76, 0.88)
     bpy.context.scene.world = world
     return camera
