@@ -22,11 +22,87 @@ logger = logging.getLogger(__name__)
 
 CHANNELS = (16, 48, 96)  # (32, 64, 128) costs 1.9 times as much a picture
 SEED = 5
-RATE = 1.5e-3
+RATE = 1e-3
 CROPS = ((64, 16, 0.4), (128, 4, 0.4), (256, 1, 0.2))  # pixels, batch, share: the same work a step
 COLOUR_WEIGHT = 1.0  # of the linear reading
 LATENT_NOISE = 0.08  # of the latents' deviation, at most: the decoder must bear a denoiser's errors
 CHECKED_SCENES = 3
+
+
+class Coder(nn.Module):
+    """The autoencoder, and a linear reading of colours from its latents.
+
+    The reading pulls the encoder to keep every hue from the first steps, where the decoder's own gradient is content
+    with lines and one axis of colour for thousands of them; it also gives the factors of cheap previews.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.preview = nn.Conv2d(4, 3, 1)
+
+
+HIGHWAY = 8  # channels: red, green, blue, the three negated, and a constant of either sign
+CONSTANT = 4.0  # keeps the normalisation's scale steady from picture to picture
+
+
+@torch.no_grad()
+def lay_colour_highway(model: AutoencoderKL) -> None:
+    """Start the autoencoder as a plain blur that keeps every colour, for training to add the detail to.
+
+    From random weights lines come within a thousand steps, but hues take many thousands. So the first eight channels
+    of every level carry the colours through untouched: averaged on the way down, smoothed on the way up. The pairs of
+    either sign pass SiLU unharmed, since silu(x) - silu(-x) = x.
+    """
+
+    def carry(layer: nn.Module, taps: Tensor) -> None:
+        layer.weight[:HIGHWAY], layer.bias[:HIGHWAY] = 0, 0
+        for channel in range(HIGHWAY):
+            layer.weight[channel, channel] = taps
+
+    def start(layer: nn.Conv2d) -> None:
+        layer.weight[:HIGHWAY], layer.bias[:HIGHWAY] = 0, 0
+        for colour in range(3):
+            layer.weight[colour, colour, 1, 1], layer.weight[colour + 3, colour, 1, 1] = 1, -1
+        layer.bias[6], layer.bias[7] = CONSTANT, -CONSTANT
+
+    def end(layer: nn.Conv2d) -> None:
+        layer.weight[:3], layer.bias[:3] = 0, 0
+        for colour in range(3):
+            layer.weight[colour, colour, 1, 1], layer.weight[colour, colour + 3, 1, 1] = 1, -1
+
+    halving = torch.zeros(3, 3)
+    halving[:2, :2] = 0.25
+    tent = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25]))
+    for coder in (model.encoder, model.decoder):
+        start(coder.conv_in)
+        for name, layer in coder.named_modules():
+            if name.endswith("conv2"):
+                layer.weight[:HIGHWAY], layer.bias[:HIGHWAY] = 0, 0
+            elif name.endswith("conv_shortcut"):
+                carry(layer, torch.ones(1, 1))
+            elif name.endswith("downsamplers.0.conv"):
+                carry(layer, halving)
+            elif name.endswith("upsamplers.0.conv"):
+                carry(layer, tent)
+        end(coder.conv_out)
+    for layer in (model.quant_conv, model.post_quant_conv):
+        layer.weight.copy_(torch.eye(len(layer.weight))[:, :, None, None])
+        layer.bias.zero_()
+
+
+@torch.no_grad()
+def fit_highway(coder: Coder, pictures: Tensor) -> None:
+    """Scale the output, and set the linear reading, so that the fresh highway gives back the pictures' colours."""
+    latents = coder.vae.encode(pictures).latent_dist.mean
+    result, truth = coder.vae.decode(latents).sample, functional.avg_pool2d(pictures, 4)
+    scale = float((result * pictures).sum() / result.square().sum())
+    coder.vae.decoder.conv_out.weight *= scale
+    coder.preview.weight.zero_()
+    for colour in range(3):
+        there = latents[:, colour]
+        coder.preview.weight[colour, colour] = (there * truth[:, colour]).sum() / there.square().sum()
+    coder.preview.bias.zero_()
 
 
 def build(channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
@@ -44,19 +120,6 @@ def build(channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
         sample_size=PICTURE,
         scaling_factor=1.0,
     )
-
-
-class Coder(nn.Module):
-    """The autoencoder, and a linear reading of colours from its latents.
-
-    The reading pulls the encoder to keep every hue from the first steps, where the decoder's own gradient is content
-    with lines and one axis of colour for thousands of them; it also gives the factors of cheap previews.
-    """
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-        self.preview = nn.Conv2d(4, 3, 1)
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
@@ -143,6 +206,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.vae.quant_conv.requires_grad_(False)
     else:
         model = Coder(AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build())
+        if not options.init:
+            lay_colour_highway(model.vae)
+            fit_highway(model, crops(open_pictures(cache), np.random.default_rng(SEED), 128, 8))
     average = Averaged(model, 0.998)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
