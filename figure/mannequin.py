@@ -1,5 +1,8 @@
 """Builds presets/scenes/mannequin.blend and its pose library: `python -m figure.mannequin` (needs bpy)."""
 
+# Blender's stubs say less than Blender:
+# mypy: disable-error-code="union-attr,attr-defined,arg-type,operator,type-arg"
+
 from __future__ import annotations
 
 import json

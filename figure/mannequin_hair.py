@@ -1,5 +1,8 @@
 """The mannequin's hair and brows: tapered locks combed over the head's own surface."""
 
+# Blender's stubs say less than Blender:
+# mypy: disable-error-code="attr-defined,arg-type,assignment,no-any-return,var-annotated"
+
 from __future__ import annotations
 
 import numpy as np

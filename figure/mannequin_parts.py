@@ -124,7 +124,8 @@ def normals(vertices: Floats, faces: Ints) -> Floats:
     crossed = np.cross(vertices[faces[:, 2]] - vertices[faces[:, 0]], vertices[faces[:, 3]] - vertices[faces[:, 1]])
     for corner in range(4):
         np.add.at(result, faces[:, corner], crossed)
-    return result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-9)
+    unit: Floats = result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def edge_counts(faces: Ints) -> tuple[Ints, Ints]:
@@ -138,7 +139,8 @@ def edge_counts(faces: Ints) -> tuple[Ints, Ints]:
 def border(faces: Ints) -> Ints:
     """Return the vertices on open edges."""
     edges, counts = edge_counts(faces)
-    return np.unique(edges[counts == 1])
+    open_ends: Ints = np.unique(edges[counts == 1])
+    return open_ends
 
 
 def smoothed(vertices: Floats, faces: Ints, times: int, pinned: Ints) -> Floats:
@@ -346,7 +348,7 @@ def shoes(figure: Figure) -> Part:
     return Part("Shoes", vertices, quads, weights, uvs, ["Shoes", "Soles"], slots, levels=1)
 
 
-def _hull_reach(hull: NDArray[np.floating], way: NDArray[np.floating]) -> float:
+def _hull_reach(hull: NDArray[np.float64], way: NDArray[np.float64]) -> float:
     """Return how far a convex outline around the origin reaches in one direction."""
     following = np.roll(hull, -1, 0)
     best = 0.0

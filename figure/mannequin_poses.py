@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from figure.mannequin_parts import Figure
-from figure.poses import POSES, SIDES, Limb, Pose, pose_rotations, rotation, rotation_between
+from figure.poses import POSES, SIDES, Limb, Matrix, Pose, pose_rotations, rotation, rotation_between
 
 FOREARM_TURN, HAND_TURN = 22.0, 28.0  # degrees
 TOGETHER = {"index": 0.55, "ring": 0.55, "pinky": 0.6, "thumb": 0.3}  # 0 as at rest, 1 along the middle finger
@@ -55,7 +55,7 @@ LIBRARY: dict[str, NamedPose] = {
 }
 
 
-def world_rotations(figure: Figure, name: str) -> dict[str, np.ndarray]:
+def world_rotations(figure: Figure, name: str) -> dict[str, Matrix]:
     """Return each bone's own turn (3×3, about the world's axes at rest) for one pose of the library."""
     pose = LIBRARY[name].pose
     turns = pose_rotations(figure.body, figure.vertices, pose)
@@ -68,7 +68,7 @@ def world_rotations(figure: Figure, name: str) -> dict[str, np.ndarray]:
     return turns
 
 
-def hang_hands(figure: Figure, pose: Pose, turns: dict[str, np.ndarray]) -> None:
+def hang_hands(figure: Figure, pose: Pose, turns: dict[str, Matrix]) -> None:
     """Turn the thumbs of hanging hands forward, and bring the fingers, spread at rest, together."""
     for name, tag, side in SIDES:
         lower = np.array(getattr(pose, f"{name}_arm")[1], float)
@@ -84,6 +84,6 @@ def hang_hands(figure: Figure, pose: Pose, turns: dict[str, np.ndarray]) -> None
             turns[bone] = turns.get(bone, np.eye(3)) @ closer
 
 
-def _finger(figure: Figure, finger: str, tag: str) -> np.ndarray:
+def _finger(figure: Figure, finger: str, tag: str) -> Matrix:
     way = figure.joint(f"{finger}_03{tag}") - figure.joint(f"{finger}_01{tag}")
     return np.asarray(way / np.linalg.norm(way), float)

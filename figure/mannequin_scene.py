@@ -1,5 +1,8 @@
 """The mannequin as Blender data: armature, skinned objects, materials with packed images, and the set around it."""
 
+# Blender's stubs say less than Blender:
+# mypy: disable-error-code="union-attr,attr-defined,assignment,type-arg"
+
 from __future__ import annotations
 
 import tempfile

@@ -1,5 +1,8 @@
 """The contact sheet of the mannequin's poses, drawn as the viewport shows them: solid shading with textures."""
 
+# Blender's stubs say less than Blender:
+# mypy: disable-error-code="union-attr,attr-defined,arg-type,call-arg,func-returns-value"
+
 from __future__ import annotations
 
 import tempfile

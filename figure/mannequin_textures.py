@@ -3,6 +3,9 @@
 Every painter returns uint8 H×W×3 sRGB, top row first.
 """
 
+# numpy types its arithmetic as Any:
+# mypy: disable-error-code="no-any-return,arg-type"
+
 from __future__ import annotations
 
 import numpy as np
@@ -30,6 +33,11 @@ IRIS: Colour = (0.16, 0.50, 0.48)
 SOLE_TOP = 0.045  # metres; the laces stay above it
 TOE_CAP = 0.036  # metres from the ball of the foot to the toe cap
 STOOL: Colour = (0.72, 0.46, 0.25)
+
+
+def flat(colour: Colour, size: int) -> Plane:
+    """Return one colour all over (size×size×3)."""
+    return np.tile(np.array(colour, np.float32), (size, size, 1))
 
 
 def mix(base: Plane, colour: Colour | Plane, amount: Plane | float) -> Plane:
@@ -92,7 +100,7 @@ def _pits(normal: Plane) -> Plane:
 def paint_skin(figure: Figure, part: Part, rng: np.random.Generator, size: int = 512) -> Picture:
     """Paint arms and neck: rosier at elbows and finger tips."""
     place, normal = laid_out(part, (0,), size)
-    base = np.broadcast_to(np.float32(SKIN), (size, size, 3)).copy()
+    base = flat(SKIN, size)
     rosy = np.zeros((size, size), np.float32)
     for tag in ("_l", "_r"):
         elbow = np.linalg.norm(place - figure.joint("lowerarm" + tag), axis=-1)
@@ -113,7 +121,7 @@ def paint_face(
     place, normal = laid_out(part, (1, 2), size)
     eye = figure.body.centre("joint-l-eye", figure.vertices)
     mouth = part.vertices[part.faces[part.slots == 2]].mean((0, 1))
-    base = np.broadcast_to(np.float32(SKIN), (size, size, 3)).copy()
+    base = flat(SKIN, size)
     across, high, deep = np.abs(place[..., 0]), place[..., 2], place[..., 1]
     front = deep < eye[1] + 0.03
 
@@ -156,7 +164,7 @@ def paint_hair(rng: np.random.Generator, size: int = 512) -> Picture:
     """Paint strands along v, with a ring of light near the crown and darker tips."""
     strands = 0.6 * noise(size, 1.0, rng, 90) + 0.6 * noise(size, 3.5, rng, 60)
     down = np.linspace(0, 1, size, dtype=np.float32)[:, None] + 0.018 * noise(size, 5, rng, 30)
-    base = np.broadcast_to(np.float32(HAIR), (size, size, 3)) * (1 + 0.20 * strands[..., None])
+    base = flat(HAIR, size) * (1 + 0.20 * strands[..., None])
     base = mix(base, HAIR_LIGHT, 0.62 * band(down, 0.40, 0.05, 0.10) * np.clip(0.75 + 0.4 * strands, 0, 1))
     base = mix(base, HAIR_LIGHT, 0.22 * np.clip(strands - 0.8, 0, 1))
     base = mix(base, (0.27, 0.09, 0.06), 0.45 * np.clip((down - 0.78) / 0.22, 0, 1) + 0.4 * band(down, 0.0, 0.10, 0.12))
@@ -165,9 +173,7 @@ def paint_hair(rng: np.random.Generator, size: int = 512) -> Picture:
 
 def paint_brows(rng: np.random.Generator, size: int = 128) -> Picture:
     """Paint the brows' hairs."""
-    base = np.broadcast_to(np.float32((0.30, 0.12, 0.06)), (size, size, 3)) * (
-        1 + 0.16 * noise(size, 1.0, rng, 8)[..., None]
-    )
+    base = flat((0.30, 0.12, 0.06), size) * (1 + 0.16 * noise(size, 1.0, rng, 8)[..., None])
     return picture(base)
 
 
@@ -175,11 +181,11 @@ def paint_eyes(size: int = 256) -> Picture:
     """Paint one eye from the front: white, iris with a dark rim, pupil and two lights."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / (size - 1) * 2 - 1
     radius, turn = np.hypot(x, y), np.arctan2(y, x)
-    base = np.broadcast_to(np.float32((0.97, 0.97, 0.96)), (size, size, 3)).copy()
+    base = flat((0.97, 0.97, 0.96), size)
     base = mix(base, (0.78, 0.80, 0.86), np.clip(-y * 1.6 - 0.05, 0, 0.6))
     ray = 1 + 0.12 * np.sin(turn * 23) * np.clip(radius * 2, 0, 1)
     glow = np.clip(0.75 + 0.75 * y / 0.5, 0.35, 1.5) * ray
-    base = mix(base, np.float32(IRIS) * glow[..., None], np.clip((0.53 - radius) / 0.02 + 0.5, 0, 1))
+    base = mix(base, np.array(IRIS, np.float32) * glow[..., None], np.clip((0.53 - radius) / 0.02 + 0.5, 0, 1))
     base = mix(base, (0.05, 0.13, 0.15), band(radius, 0.50, 0.035, 0.03))
     base = mix(base, (0.03, 0.04, 0.05), np.clip((0.24 - radius) / 0.03 + 0.5, 0, 1))
     for sx, sy, size_ in ((-0.17, -0.22, 0.13), (0.18, 0.20, 0.06)):
@@ -196,7 +202,7 @@ def _weave(size: int, rng: np.random.Generator, amount: float, period: int) -> P
 def paint_shirt(figure: Figure, part: Part, rng: np.random.Generator, size: int = 1024) -> Picture:
     """Paint knitted cotton: two cream stripes on the chest, cream collar and cuffs, soft folds at the waist."""
     place, normal = laid_out(part, (0,), size)
-    base = np.broadcast_to(np.float32(SHIRT), (size, size, 3)).copy()
+    base = flat(SHIRT, size)
     rows = np.arange(size)[:, None] / size
     sleeve = np.broadcast_to(rows < 0.40, (size, size))
     chest = figure.joint("spine_03")[2] + 0.045
@@ -221,7 +227,7 @@ def paint_shirt(figure: Figure, part: Part, rng: np.random.Generator, size: int 
 def paint_trousers(figure: Figure, part: Part, rng: np.random.Generator, size: int = 1024) -> Picture:
     """Paint denim: faded thighs, seams with orange stitches, pockets, fly, waistband and dark hems."""
     place, normal = laid_out(part, (0,), size)
-    base = np.broadcast_to(np.float32(DENIM), (size, size, 3)).copy()
+    base = flat(DENIM, size)
     hip, knee = figure.joint("thigh_l")[2], figure.joint("calf_l")[2]
     across, high = np.abs(place[..., 0]), place[..., 2]
     ahead = np.clip(-normal[..., 1], 0, 1)
@@ -259,7 +265,7 @@ def paint_trousers(figure: Figure, part: Part, rng: np.random.Generator, size: i
 def paint_shoes(figure: Figure, part: Part, rng: np.random.Generator, size: int = 512) -> Picture:
     """Paint canvas uppers: a white toe cap, a laced tongue and a dark heel tab."""
     place, normal = laid_out(part, (0,), size)
-    base = np.broadcast_to(np.float32(SHOE), (size, size, 3)).copy()
+    base = flat(SHOE, size)
     across, deep, high = np.abs(place[..., 0]), place[..., 1], place[..., 2]
     ball, ankle = figure.joint("ball_l"), figure.joint("foot_l")
     middle = ankle[0] + (deep - ankle[1]) / (ball[1] - ankle[1]) * (ball[0] - ankle[0])
@@ -279,7 +285,7 @@ def paint_shoes(figure: Figure, part: Part, rng: np.random.Generator, size: int 
 def paint_soles(part: Part, size: int = 256) -> Picture:
     """Paint white rubber with a red line round it, and a grey tread."""
     place, normal = laid_out(part, (1,), size)
-    base = np.broadcast_to(np.float32((0.97, 0.96, 0.93)), (size, size, 3)).copy()
+    base = flat((0.97, 0.96, 0.93), size)
     base = mix(base, SHIRT, band(place[..., 2], 0.0165, 0.0018, 0.001))
     tread = (normal[..., 2] < -0.7) & (np.sin(place[..., 1] / 0.0016) > 0)
     return picture(mix(base, (0.55, 0.52, 0.48), 0.7 * tread.astype(np.float32)))
@@ -289,14 +295,14 @@ def paint_wood(rng: np.random.Generator, size: int = 256) -> Picture:
     """Paint planed wood."""
     grain = np.sin(14 * noise(size, 18, rng, 6) * 0.35 + np.arange(size)[None, :] / 5.0)
     shade = 1 + 0.10 * grain + 0.03 * noise(size, 1, rng)
-    return picture(np.float32(STOOL) * shade[..., None])
+    return picture(flat(STOOL, size) * shade[..., None])
 
 
 def paint_backdrop(rng: np.random.Generator, size: int = 512) -> Picture:
     """Paint the backdrop: warm sand on the ground (bottom rows) that rises into a pale sky blue."""
     up = np.linspace(1, 0, size, dtype=np.float32)[:, None] * np.ones((1, size), np.float32)
     cloud = zoom(noise(64, 6, rng), size / 64, order=1, mode="wrap")
-    base = np.broadcast_to(np.float32((0.98, 0.91, 0.78)), (size, size, 3)).copy()
+    base = flat((0.98, 0.91, 0.78), size)
     base = mix(base, (0.72, 0.87, 0.93), np.clip((up - 0.42) / 0.10, 0, 1))
     base = mix(base, (0.55, 0.77, 0.90), np.clip((up - 0.55) / 0.45, 0, 1))
     return picture(base * (1 + 0.012 * cloud)[..., None])

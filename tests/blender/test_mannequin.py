@@ -1,5 +1,8 @@
 """The mannequin: what it brings into a scene, how it is posed, and what it says when it can't be."""
 
+# Blender's stubs say less than Blender:
+# mypy: disable-error-code="union-attr,attr-defined,arg-type,call-arg,func-returns-value,no-any-return,import-not-found"
+
 from __future__ import annotations
 
 from types import ModuleType
@@ -39,7 +42,7 @@ def vertices(figure: bpy.types.Object) -> NDArray[np.float64]:
     depsgraph = bpy.context.evaluated_depsgraph_get()
     clouds = []
     for child in figure.children:
-        if child.type != "MESH" or "viewport_diffusion_prop" in child:
+        if child.type != "MESH" or child.get("viewport_diffusion_prop"):
             continue
         evaluated = child.evaluated_get(depsgraph)
         mesh = evaluated.to_mesh()
