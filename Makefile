@@ -29,6 +29,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	mkdir -p build/typed && ln -sfn $(CURDIR) build/typed/viewport_diffusion
+	MYPYPATH=build/typed $(BIN)/mypy -p viewport_diffusion.addon
 
 test-pure: $(READY)
 	$(BIN)/python -m pytest tests/pure

@@ -50,7 +50,9 @@ def render(parsed: argparse.Namespace) -> int:
     output = _folder(parsed.output)
     _set_up(scene, parsed)
     settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
-    seed = choose_seed(Request(read_settings(scene, Img2Img, **settings), {}))  # one seed for all: frames belong together
+    seed = choose_seed(
+        Request(read_settings(scene, Img2Img, **settings), {})
+    )  # one seed for all: frames belong together
     with changed(scene, frame_current=scene.frame_current):
         for count, frame in enumerate(frames, 1):
             path = output / f"{frame:04d}.png"

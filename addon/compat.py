@@ -11,7 +11,7 @@ def eevee() -> str:
 
 
 def start_gpu(scene: bpy.types.Scene) -> None:
-    """Make the gpu module usable without a window: 5.2 has a call for it, before that a tiny Workbench render does it."""
+    """Make the gpu module usable without a window: by 5.2's own call, before that by a tiny Workbench render."""
     import gpu
 
     if not bpy.app.background:

@@ -1,4 +1,4 @@
-"""The one family of errors that an artist is shown: a sentence that says what is wrong, and one that says what to do."""
+"""The one family of errors that an artist is shown: a sentence on what is wrong, and one on what to do."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class BackendError(DiffusionError):
     """The process that makes the pictures could not be started, died, or spoke another protocol."""
 
 
-class Cancelled(Exception):  # noqa: N818 - a wish of the artist, not an error
+class Cancelled(Exception):
     """Raised inside a running operation once its job has been cancelled."""

@@ -78,4 +78,6 @@ def _log(folder: Path, event: Event) -> None:
 
 def _disk_error(error: OSError, folder: Path) -> DiffusionError:
     reason = error.strerror or str(error)
-    return DiffusionError(f"The job's folder {folder} could not be used: {reason}.", "Make room, or allow writing there.")
+    return DiffusionError(
+        f"The job's folder {folder} could not be used: {reason}.", "Make room, or allow writing there."
+    )

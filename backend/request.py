@@ -1,4 +1,4 @@
-"""Everything that one picture needs, said once: each setting is a field whose metadata makes panel, flags and tables."""
+"""Everything that one picture needs, said once: each setting is a field that panel, flags and tables come from."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _check_field(item: dataclasses.Field[Any], value: Any) -> None:
         raise InvalidRequest(f"{label} must be {_KINDS[kind]}, not {value!r}.")
     if kind is float and not math.isfinite(value):
         raise InvalidRequest(f"{label} must be a finite number, not {value}.")
-    if minimum is not None and value < minimum or maximum is not None and value > maximum:
+    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
         raise InvalidRequest(f"{label} is {value}; it must lie between {minimum} and {maximum}.")
     if choices and value not in choices:
         raise InvalidRequest(f"{label} can't be “{value}”.", f"Choose one of: {', '.join(choices)}.")
@@ -193,9 +193,7 @@ class Img2Img(Diffusion):
     exact_steps: bool = setting(
         False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
     )
-    keep_alpha: bool = setting(
-        True, "Keep Transparency", "Put the transparency of the input back on the result"
-    )
+    keep_alpha: bool = setting(True, "Keep Transparency", "Put the transparency of the input back on the result")
 
 
 @dataclass(frozen=True)
@@ -311,7 +309,7 @@ class Request:
             )
 
     def save(self, folder: Path) -> None:
-        """Write request.json and one .npy an image into an existing folder, request.json last and whole or not at all."""
+        """Write one .npy an image and request.json into an existing folder, the latter last and whole."""
         for name, array in self.images.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         document = {
@@ -381,7 +379,7 @@ def _check_image(name: str, array: Array) -> None:
     if name == "mask":
         if array.dtype != np.float32 or array.ndim != 2:
             raise InvalidRequest(f"The mask must be float32 H×W, not {array.dtype} of shape {array.shape}.")
-        if not np.isfinite(array).all() or array.size and (array.min() < 0 or array.max() > 1):
+        if not np.isfinite(array).all() or (array.size and (array.min() < 0 or array.max() > 1)):
             raise InvalidRequest("The mask holds values outside 0–1.")
     elif array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
         raise InvalidRequest(f"The image {name} must be uint8 H×W×3 or H×W×4, not {array.dtype} of {array.shape}.")

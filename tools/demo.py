@@ -1,4 +1,4 @@
-"""The main job from end to end in real Blender: a posed figure becomes an illustration, is repainted, widened, enlarged."""
+"""The main job in real Blender: a posed figure becomes an illustration, is repainted, widened and enlarged."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def main() -> int:
     save(contact_sheet(tiles, demo.captions, rows=2), OUTPUT / "contact_sheet.png")
     disable()
     demo.say("Done")
-    print(f"\nLook at {OUTPUT / 'contact_sheet.png'}\nThe pictures are beside it, and the scene is mannequin_diffused.blend.")
+    print(f"\nLook at {OUTPUT / 'contact_sheet.png'}")
+    print("The pictures are beside it, and the scene is mannequin_diffused.blend.")
     return 0
 
 
@@ -126,7 +127,9 @@ def repaint_garment(demo: Demo, before: Array) -> None:
     settings.inpaint.mask_blur = 1
     view = scene_modules().capture.current_view(bpy.context, SIDE, SIDE)
     mask = scene_modules().masks.current_mask(bpy.context, view)
-    demo.keep("mask", np.rint(mask[..., None].repeat(3, 2) * 255).astype(np.uint8), "Mask from the 3D scene\nobject: Shirt")
+    demo.keep(
+        "mask", np.rint(mask[..., None].repeat(3, 2) * 255).astype(np.uint8), "Mask from the 3D scene\nobject: Shirt"
+    )
     bpy.ops.viewport_diffusion.inpaint()
     after = demo.keep_result("inpaint", "inpaint\n“green t-shirt”, denoising 0.9")
     reach = 8  # pixels; beyond what a blur of 1 can touch

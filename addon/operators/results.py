@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import bpy
 from bpy_extras.io_utils import ExportHelper
@@ -75,7 +76,7 @@ class VIEWPORT_DIFFUSION_OT_save_result(ResultOperator, ExportHelper, bpy.types.
 
     bl_idname = "viewport_diffusion.save_result"
     bl_label = "Save Result As"
-    bl_options = set()
+    bl_options: ClassVar[set[str]] = set()
     filename_ext = ".png"
     filter_glob: bpy.props.StringProperty(default="*.png", options={"HIDDEN"})
 

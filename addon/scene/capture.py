@@ -1,4 +1,4 @@
-"""What the artist sees, as pixels: the viewport or the camera drawn off screen in display colours, or fully rendered."""
+"""What the artist sees, as pixels: viewport or camera drawn off screen in display colours, or fully rendered."""
 
 from __future__ import annotations
 
@@ -142,6 +142,7 @@ def draw_view(context: bpy.types.Context, view: View, shading: str = "TEXTURE", 
             buffer = gpu.state.active_framebuffer_get().read_color(0, 0, width, height, 4, 0, "UBYTE")
     buffer.dimensions = width * height * 4
     pixels = np.array(buffer, dtype=np.uint8).reshape(height, width, 4)[::-1]
+    pixels[..., 3][pixels[..., 3] == 254] = 255  # solid shading draws what is opaque as 254
     picture = average_down(pixels, SUPERSAMPLING)
     return picture if transparent else np.ascontiguousarray(picture[..., :3])
 
@@ -216,7 +217,7 @@ def _shaded(space: bpy.types.SpaceView3D, scene: bpy.types.Scene, shading: str) 
 
 
 def find_viewport(context: bpy.types.Context) -> tuple[bpy.types.SpaceView3D, bpy.types.Region]:
-    """Return the 3D viewport in the context, or the first one of any screen; without a window those of the file serve."""
+    """Return the 3D viewport in the context, or the first one of any screen; those of the file serve as well."""
     area = context.area
     screens = [context.screen] if context.screen else []
     areas = [area] if area is not None and area.type == "VIEW_3D" else []

@@ -17,7 +17,7 @@ from .images import read_image
 SURFACES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 REPAINTED, KEPT = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 
-# Chooses the repainted triangles of one evaluated object: from the object and its triangles' material slots to booleans.
+# From an evaluated object and its triangles' material slots to whether each triangle is repainted.
 Choice = Callable[[bpy.types.Object, Array], Array]
 
 
@@ -50,14 +50,16 @@ def material_mask(context: bpy.types.Context, view: View, material: bpy.types.Ma
         raise InvalidRequest("No material is chosen for the mask.", "Choose the one to be repainted.")
 
     def choose(item: bpy.types.Object, slots: Array) -> Array:
-        has = [slot.material is not None and slot.material.name_full == material.name_full for slot in item.material_slots]
+        has = [
+            slot.material is not None and slot.material.name_full == material.name_full for slot in item.material_slots
+        ]
         return np.array([*has, False])[np.minimum(slots, len(has))]
 
     return _seen(draw_mask(context, view, choose), f"The material {material.name}")
 
 
 def image_mask(image: bpy.types.Image | None) -> Array:
-    """Return the mask that an image holds (float32 H×W): its transparent parts where it has any, else its white ones."""
+    """Return an image's mask (float32 H×W): its transparent parts where it has any, else its white ones."""
     if image is None:
         raise InvalidRequest("No mask image is chosen.", "Choose a black-and-white image.")
     picture = read_image(image)

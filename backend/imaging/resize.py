@@ -46,7 +46,7 @@ def _require_mode(mode: str) -> None:
         raise InvalidRequest(f"“{mode}” is not a resize mode.", f"Choose one of {', '.join(RESIZE_MODES)}.")
 
 
-def fit(source_width: int, source_height: int, width: int, height: int, mode: ResizeMode) -> Fit:
+def fit(source_width: int, source_height: int, width: int, height: int, mode: str) -> Fit:
     """The scaled size and place of a source on a target of widthxheight pixels, by the web UI's whole-number rule.
 
     "crop_and_resize" covers the target, "resize_and_fill" lies within it, the others are stretched to it.
@@ -135,7 +135,7 @@ def _place(scaled: NDArray[np.uint8], placed: Fit, width: int, height: int) -> N
 
 
 def resize(
-    image_or_mask: Array, width: int, height: int, mode: ResizeMode = "just_resize", *, enlarge: Enlarge | None = None
+    image_or_mask: Array, width: int, height: int, mode: str = "just_resize", *, enlarge: Enlarge | None = None
 ) -> Array:
     """A picture (uint8 HxWx3 or 4) or mask (float32 HxW) at widthxheight by one of the web UI's resize modes.
 

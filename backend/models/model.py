@@ -1,4 +1,4 @@
-"""A loaded diffusion model: pictures to latents and back, prompts to embeddings, and a watch inside every forward pass."""
+"""A loaded diffusion model: pictures to latents and back, prompts to embeddings, a watch in every forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers and schedules by the web UI's names, and the diffusers schedulers that do the work; a new one is one line."""
+"""Samplers and schedules by the web UI's names, and the diffusers schedulers behind them; a new one is one line."""
 
 from __future__ import annotations
 

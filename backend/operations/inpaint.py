@@ -9,7 +9,7 @@ from ..errors import InvalidRequest
 from ..imaging import masks
 from ..imaging.composite import composite_only_masked, composite_whole_picture
 from ..imaging.fill import fill
-from ..imaging.pictures import flatten
+from ..imaging.pictures import Mask, flatten
 from ..imaging.regions import crop, masked_region
 from ..imaging.resize import resize
 from ..models.model import Model
@@ -40,10 +40,10 @@ def inpaint(request: Request, run: Run) -> list[Picture]:
     return [Picture(with_alpha_of(canvas, picture), run.seed)]
 
 
-def whole_picture(source: Array, mask: Array, settings: Inpaint, run: Run) -> tuple[Array, Array]:
+def whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run) -> tuple[Array, Array]:
     """Return the repainted picture and the canvas it lies on, both at the size set."""
     canvas = resize(source, settings.width, settings.height, settings.resize_mode)
-    mask = np.clip(resize(mask, settings.width, settings.height, settings.resize_mode), 0, 1)
+    mask = resize(mask, settings.width, settings.height, settings.resize_mode)
     blurred = masks.blur(mask, settings.mask_blur)
     picture = flatten(canvas)
     if settings.denoising_strength == 0:
@@ -52,7 +52,7 @@ def whole_picture(source: Array, mask: Array, settings: Inpaint, run: Run) -> tu
     return composite_whole_picture(result, picture, masks.overlay_mask(blurred)), canvas
 
 
-def only_masked(source: Array, mask: Array, settings: Inpaint, run: Run) -> tuple[Array, Array]:
+def only_masked(source: Array, mask: Mask, settings: Inpaint, run: Run) -> tuple[Array, Array]:
     """Return the source with its masked part processed at the size set and pasted back, and the source."""
     picture = flatten(source)
     if settings.denoising_strength == 0:
@@ -62,15 +62,16 @@ def only_masked(source: Array, mask: Array, settings: Inpaint, run: Run) -> tupl
     if region is None:
         raise InvalidRequest(*BLANK_MASK)
     part, part_mask = crop(picture, region), crop(blurred, region)
-    size = (settings.width, settings.height, "resize_and_fill")
-    part, part_mask = resize(part, *size), np.clip(resize(part_mask, *size), 0, 1)
-    result = repaint_masked(part, part_mask, settings, run, content=settings.masked_content)
+    width, height = settings.width, settings.height
+    small = resize(part, width, height, "resize_and_fill")
+    small_mask = resize(part_mask, width, height, "resize_and_fill")
+    result = repaint_masked(small, small_mask, settings, run, content=settings.masked_content)
     return composite_only_masked(result, picture, blurred, region), source
 
 
 def repaint_masked(
     picture: Array,
-    mask: Array,
+    mask: Mask,
     settings: Inpaint | Outpaint,
     run: Run,
     *,
@@ -86,7 +87,7 @@ def repaint_masked(
     height, width = picture.shape[:2]
     size = plan_size(width, height, model.native, model.scale_factor)
     small = resize(picture, size.width, size.height, "just_resize")
-    small_mask = np.clip(resize(mask, size.width, size.height, "just_resize"), 0, 1)
+    small_mask = resize(mask, size.width, size.height, "just_resize")
     if content != "original":
         small = fill(small, small_mask)
     run.say("Reading the picture")

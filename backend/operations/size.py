@@ -1,4 +1,4 @@
-"""The canvas is the artist's, the model's native size is ours: which size a picture is made at, and how it gets back."""
+"""The canvas is the artist's, the native size is ours: at which size a picture is made, and how it gets back."""
 
 from __future__ import annotations
 

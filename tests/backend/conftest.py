@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from backend.engine import Engine
-from backend.request import Img2Img, Request
-
-Picture = NDArray[np.uint8]
-FEW = {"prompt": "anime illustration of a woman", "width": 256, "height": 256, "steps": 3, "seed": 11, "cfg_scale": 3.0}
+from tests.backend.helpers import Picture
 
 
 @pytest.fixture(scope="session")
@@ -39,17 +35,6 @@ def mask() -> NDArray[np.float32]:
     array = np.zeros((256, 256), np.float32)
     array[100:170, 105:150] = 1
     return array
-
-
-def img2img(picture: Picture, **settings: Any) -> Request:
-    """Return a quick img2img request."""
-    return Request(Img2Img(**{**FEW, **settings}), {"init": picture})
-
-
-def run(engine: Engine, request: Request) -> Picture:
-    """Return the picture of a request."""
-    pixels: Picture = engine.run(request, lambda share, text: None, lambda: False)[0].pixels
-    return pixels
 
 
 @pytest.fixture

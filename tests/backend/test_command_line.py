@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Picture
 from numpy.typing import NDArray
 
 from backend.imaging.files import read_infotext, save
 from backend.imaging.pictures import load
+from tests.backend.helpers import Picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,8 @@ def test_bad_input_is_one_sentence_and_code_two(files: Path, arguments: list[str
 
 
 def test_an_existing_picture_is_never_overwritten(files: Path) -> None:
-    flags = ["--init", files / "init.png", "--output", files / "out", "--seed", "3", "--denoising-strength", "0"]
+    flags: list[str | Path] = ["--init", files / "init.png", "--output", files / "out", "--seed", "3"]
+    flags += ["--denoising-strength", "0"]
     for _ in range(2):
         assert backend("run", "img2img", *flags).returncode == 0
     assert sorted(path.name for path in (files / "out").iterdir()) == ["00000-3.png", "00001-3.png"]

@@ -14,8 +14,7 @@ from backend.imaging import masks
 from backend.models.samplers import SAMPLERS
 from backend.operations.size import plan_size
 from backend.request import Inpaint, Outpaint, Request, Upscale
-
-from conftest import FEW, Picture, img2img, run
+from tests.backend.helpers import FEW, Picture, img2img, run
 
 
 def test_denoising_zero_gives_the_input_back(engine: Engine, picture: Picture) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Picture, img2img
 
 from backend.errors import BackendError, InvalidRequest
 from backend.events import Event
@@ -22,6 +21,7 @@ from backend.models.load import Options
 from backend.transport.embedded import EmbeddedBackend
 from backend.transport.protocol import Backend
 from backend.transport.subprocess import SubprocessBackend, cause_of_death
+from tests.backend.helpers import Picture, img2img
 
 PATIENCE = 240.0  # seconds; only a hang takes this long
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def test_both_backends_give_the_same_pixels_and_say_the_same(
         assert "Seed: 11" in result.infotext and "Denoising strength: 0.5" in result.infotext
         pictures.append(load(Path(result.path)))
     embedded.close()
-    assert np.array_equal(*pictures)
+    assert np.array_equal(pictures[0], pictures[1])
 
 
 def test_a_killed_worker_fails_its_job_at_once_and_the_next_one_runs(
@@ -122,7 +122,8 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
         "from backend.request import Img2Img, Request\n"
         "backend = SubprocessBackend(sys.executable, pathlib.Path(sys.argv[1]), Options())\n"
         "picture = np.zeros((256, 256, 3), np.uint8)\n"
-        "backend.submit(Request(Img2Img(steps=150, denoising_strength=1.0, width=256, height=256), {'init': picture}))\n"
+        "settings = Img2Img(steps=150, denoising_strength=1.0, width=256, height=256)\n"
+        "backend.submit(Request(settings, {'init': picture}))\n"
         "while not any(event.message.startswith('Step') for event in backend.poll()): time.sleep(0.01)\n"
         "print(backend._worker.process.pid, flush=True)\n"
         "time.sleep(600)\n"
@@ -147,7 +148,7 @@ def test_a_python_without_torch_is_a_sentence_and_three_deaths_end_the_trying(jo
     backend = SubprocessBackend(str(empty / "bin" / "python"), jobs, Options())
     submitted = [backend.submit(img2img(picture)) for _ in range(4)]
     lasts = [follow(backend, job)[-1] for job in submitted[:1]]
-    assert lasts[0].kind == "failed" and "lacks" in lasts[0].message + lasts[0].remedy or "torch" in lasts[0].message
+    assert (lasts[0].kind == "failed" and "lacks" in lasts[0].message + lasts[0].remedy) or "torch" in lasts[0].message
     ended = {event.job for event in _drain(backend, 3)}
     assert ended >= set(submitted[1:])
     backend.close()

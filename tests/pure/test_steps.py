@@ -17,9 +17,7 @@ def test_executed_steps_of_twenty_are_the_web_uis(strength: float, executed: int
     assert plan_steps(20, strength) == (20, executed)
 
 
-@pytest.mark.parametrize(
-    ("strength", "schedule"), [(0.3, 66), (0.5, 40), (0.75, 26), (0.9, 22), (0.95, 21), (1.0, 20)]
-)
+@pytest.mark.parametrize(("strength", "schedule"), [(0.3, 66), (0.5, 40), (0.75, 26), (0.9, 22), (0.95, 21), (1.0, 20)])
 def test_exactly_the_steps_lengthens_the_schedule(strength: float, schedule: int) -> None:
     assert plan_steps(20, strength, exactly=True) == (schedule, 20)
 
