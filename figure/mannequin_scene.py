@@ -48,6 +48,8 @@ def image(name: str, pixels: Picture) -> bpy.types.Image:
         loaded.pack()
     loaded.name = name
     loaded.filepath_raw = f"//{path.name}"
+    for packed in loaded.packed_files:
+        packed.filepath = loaded.filepath_raw
     return loaded
 
 
