@@ -1,8 +1,9 @@
-"""Turns pictures into latents, after setting the autoencoder's latents to mean 0 and deviation 1.
+"""Turns pictures into latents, after setting the autoencoder's latents to mean 0, deviation 1 and no correlation.
 
-The first run freezes the encoder: mean and deviation go into quant_conv and post_quant_conv (so that the scaling
-factor is 1), and the folder `vae` is written. From then on only the decoder may be trained further, or every latent
-and every UNet would be worthless; delete `vae` and `latents.*` to start over.
+The first run freezes the encoder: mean and covariance go into quant_conv and post_quant_conv (so that the scaling
+factor is 1, and noise drowns hues no sooner than brightness), and the folder `vae` is written. From then on only the
+decoder may be trained further, or every latent and every UNet would be worthless; delete `vae` and `latents.*` to
+start over.
 """
 
 from __future__ import annotations
@@ -40,17 +41,24 @@ def encode(model: AutoencoderKL, pictures: NDArray[np.uint8]) -> Tensor:
     return torch.cat(parts)
 
 
+def whitening(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (4) of latents (N×4×H×W) and the symmetric matrix (4×4) that makes their covariance one."""
+    values = latents.permute(1, 0, 2, 3).flatten(1)
+    strengths, axes = torch.linalg.eigh(torch.cov(values))
+    return values.mean(1), axes @ torch.diag(strengths.clamp(min=1e-4).rsqrt()) @ axes.T
+
+
 @torch.no_grad()
-def fold(model: AutoencoderKL, mean: Tensor, deviation: Tensor) -> None:
-    """Make the model give latents of mean 0 and deviation 1 (both 4), and decode such latents."""
+def fold(model: AutoencoderKL, mean: Tensor, matrix: Tensor) -> None:
+    """Make the model give matrix @ (latent - mean) (4×4 and 4), and decode such latents."""
     into, out = model.quant_conv, model.post_quant_conv
     count = len(mean)
-    into.weight[:count] /= deviation.view(-1, 1, 1, 1)
-    into.bias[:count] = (into.bias[:count] - mean) / deviation
+    into.weight[:count, :, 0, 0] = matrix @ into.weight[:count, :, 0, 0]
+    into.bias[:count] = matrix @ (into.bias[:count] - mean)
     into.weight[count:] = 0
     into.bias[count:] = SILENT
     out.bias += out.weight[:, :, 0, 0] @ mean
-    out.weight *= deviation.view(1, -1, 1, 1)
+    out.weight[:, :, 0, 0] = out.weight[:, :, 0, 0] @ torch.linalg.inv(matrix)
 
 
 def frozen(cache: Path) -> AutoencoderKL:
@@ -69,7 +77,7 @@ def frozen(cache: Path) -> AutoencoderKL:
     latents = torch.cat(
         [encode(model, pictures.records[i].reshape(-1, *pictures.records.shape[3:])[::3]) for i in some]
     )
-    fold(model, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    fold(model, *whitening(latents))
     model.save_pretrained(folder)
     logger.info(
         "froze the encoder at step %d: latent deviation was %s", stored["step"], latents.std((0, 2, 3)).tolist()

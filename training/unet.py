@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 CHANNELS = (32, 64, 144, 208)
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
+TIME_WIDTH = 256
 SEED = 9
 RATE = 6e-4
 WARM = 150  # steps
@@ -76,6 +77,12 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=HEADS,
+        # The whole prompt also scales and shifts every block, beside the step's level: styles are told apart far sooner
+        # than by cross-attention alone. Plain pipelines feed it, as they do for DeepFloyd IF.
+        addition_embed_type="text",
+        addition_embed_type_num_heads=HEADS,
+        time_embedding_dim=TIME_WIDTH,
+        resnet_time_scale_shift="scale_shift",
         norm_num_groups=4,  # groups of two channels would lose the colour of broad areas
     )
     nn.init.zeros_(unet.conv_out.weight)

@@ -128,6 +128,38 @@ def test_scene_survives_the_disk(tmp_path: object) -> None:
     assert read.facts["subject"] == "old man"
 
 
+def test_folding_whitens_latents_and_leaves_pictures_alone() -> None:
+    from training.autoencoder import build
+    from training.encode import fold, whitening
+
+    torch.manual_seed(0)
+    model = build((8, 16, 16)).eval()
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = model.decode(model.encode(pictures).latent_dist.mean).sample
+        fold(model, *whitening(model.encode(pictures).latent_dist.mean))
+        latents = model.encode(pictures).latent_dist.mean
+        assert torch.allclose(model.decode(latents).sample, before, atol=1e-3)
+    values = latents.permute(1, 0, 2, 3).flatten(1)
+    assert torch.allclose(torch.cov(values), torch.eye(4), atol=1e-2)
+    assert values.mean(1).abs().max() < 1e-3
+
+
+def test_fresh_autoencoder_keeps_the_hues_of_broad_areas() -> None:
+    from training.autoencoder import Coder, build, fit_highway, lay_colour_highway
+
+    torch.manual_seed(0)
+    coder = Coder(build()).eval()
+    lay_colour_highway(coder.vae)
+    colours = torch.tensor([[0.8, -0.6, 0.5], [-0.5, 0.7, -0.2], [0.6, 0.5, -0.7], [-0.6, -0.2, 0.8]])
+    pictures = colours[:, :, None, None].expand(4, 3, 32, 32).reshape(2, 2, 3, 32, 32).permute(0, 2, 3, 1, 4)
+    pictures = pictures.reshape(2, 3, 32, 64).contiguous()
+    fit_highway(coder, pictures)
+    with torch.no_grad():
+        result = coder.vae.decode(coder.vae.encode(pictures).latent_dist.mean).sample
+    assert (result - pictures)[:, :, 8:-8, 8:24].abs().mean() < 0.12
+
+
 def test_measures_of_equal_pictures() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     assert measures.distance(picture, picture) == 0
