@@ -22,6 +22,7 @@ from .images import read_image
 from .state import changed
 
 SUPERSAMPLING = 2  # draws are made this many times larger and averaged down: smooth edges whatever the preferences say
+BRIGHT_LIGHT = "paint.sl"  # a studio light that comes with Blender
 EGL_PLATFORM_SURFACELESS = 0x31DD  # from the EGL registry, EGL_MESA_platform_surfaceless
 HALF_SENSOR = 36.0  # mm; half the width of the viewport's own sensor, twice as wide as a camera's
 
@@ -209,6 +210,9 @@ def _shaded(space: bpy.types.SpaceView3D, scene: bpy.types.Scene, shading: str) 
         if shading == "TEXTURE":
             stack.enter_context(changed(target, type="SOLID"))
             stack.enter_context(changed(target, light="STUDIO", color_type="TEXTURE", show_xray=False))
+            # Blender's default studio light darkens textures, and colour is what drives the result.
+            stack.enter_context(changed(target, studio_light=BRIGHT_LIGHT, show_specular_highlight=False))
+            stack.enter_context(changed(target, show_cavity=False, show_shadows=False, show_object_outline=False))
         elif shading == "MATERIAL":
             if scene.render.engine == "BLENDER_WORKBENCH":  # which would draw its own solid shading instead
                 stack.enter_context(changed(scene.render, engine=compat.eevee()))
