@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import ModelError
@@ -90,13 +90,31 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
-# Names that the pickles of old training tools mention beside their tensors, and harmless things to take for them.
-CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+# Names that the pickles of training tools mention beside their tensors: all of them become _Forgotten. Numpy's own
+# dtype must not be let in: it crashes the process on a state that makes no sense.
+FORGOTTEN = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Int64")),
+)
+# What torch raises, beside UnpicklingError, where a pickle's bytes make no sense.
+UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error)
 UNSAFE = re.compile(r"GLOBAL (\S+)")
 
 
 class _Forgotten:
-    """Takes the place of a training tool's object in a checkpoint: it does nothing, and nobody asks for it."""
+    """Takes the place of everything in a checkpoint that is neither tensor nor plain value; it keeps nothing."""
+
+    def __new__(cls, *arguments: object) -> _Forgotten:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -264,7 +282,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     """Return the state dict in a pickle, from tensors and plain values alone; raises ModelError for anything else."""
     misnamed = path.suffix.lower() == ".safetensors"  # for torch, such a name says more than the content
     try:
-        with path.open("rb") as file, torch.serialization.safe_globals(_harmless()):
+        with path.open("rb") as file, torch.serialization.safe_globals([(_Forgotten, name) for name in FORGOTTEN]):
             is_zip = file.read(2) == b"PK"
             file.seek(0)
             source = file if misnamed else path
@@ -278,7 +296,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             f"{path.name} would run code when it is loaded ({found[1]}), so it was not.",
             "Choose a .safetensors file of the model.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except UNREADABLE as error:
         raise _damaged(path, str(error)) from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -288,18 +306,6 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
         raise _damaged(path, "its tensors are larger than the file")
     return {str(key): value for key, value in state.items()}
-
-
-def _harmless() -> list[Any]:
-    scalar = np.float64(0).__reduce__()[0]
-    types = [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
-    return [
-        (_Forgotten, CALLBACK),
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        *types,
-    ]
 
 
 def _damaged(path: Path, reason: str) -> ModelError:
@@ -344,8 +350,12 @@ def _load_part(class_name: str, part: str, weights: Weights, dtype: torch.dtype,
     source: dict[str, Any] = {"config": str(folder), "subfolder": part, "local_files_only": True}
     if part.startswith("text_encoder"):
         cls = getattr(transformers, class_name)
-        return create_diffusers_clip_model_from_ldm(cls, weights, torch_dtype=dtype, **source)
-    return getattr(diffusers, class_name).from_single_file(weights, torch_dtype=dtype, **source)
+        module = create_diffusers_clip_model_from_ldm(cls, weights, torch_dtype=dtype, **source)
+    else:
+        module = getattr(diffusers, class_name).from_single_file(weights, torch_dtype=dtype, **source)
+    if any(value.is_meta for value in module.parameters()):
+        raise NotImplementedError("a parameter was left without data")  # what torch says when such a module is moved
+    return module
 
 
 @contextmanager
@@ -356,7 +366,7 @@ def _misfits(name: str, family: str, part: str) -> Iterator[None]:
     title, words = TITLES[family.partition("-")[0]], PART_NAMES.get(part, part)
     try:
         yield
-    except NotImplementedError as error:  # a parameter was left without data
+    except NotImplementedError as error:
         raise ModelError(f"{name} is made like {title}, but its {words} lacks some weights.", CHOOSE) from error
     except (ValueError, KeyError, SingleFileComponentError) as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
@@ -399,3 +409,4 @@ def _set_prediction(pipe: Any, family: str, prediction: str | None, zero_snr: bo
     if zero_snr:  # trained down to pure noise, so sampling starts there
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **changes)
+    pipe.scheduler.register_to_config(**changes)  # for schedulers made from this one that know more than it does
