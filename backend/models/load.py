@@ -79,11 +79,6 @@ def load(name: str, options: Options) -> Model:
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         log.info("loading %s failed", name, exc_info=True)
         raise ModelError(f"The model {name} could not be loaded: {_first_line(error)}", _REMEDY) from error
-    if not hasattr(pipe, "unet") or not hasattr(pipe, "vae"):
-        raise ModelError(
-            f"{name} is a {type(pipe).__name__}, which can't turn a picture into a picture here.",
-            "Choose a Stable Diffusion 1, 2 or XL model.",
-        )
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     if getattr(pipe.vae.config, "force_upcast", False) and dtype == torch.float16:
@@ -95,16 +90,24 @@ def load(name: str, options: Options) -> Model:
 _REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."
 
 
-def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
-    from diffusers import AutoPipelineForImage2Image
+# The class that a model's folder names → the one that turns pictures into pictures with the same parts. An inpainting
+# model's five extra channels are given to it by Model, so that one pipeline serves every operation.
+PIPELINES = {
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionImg2ImgPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline": "StableDiffusionXLImg2ImgPipeline",
+}
 
-    arguments: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+
+def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
     path = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no diffusers model.", "Choose the folder that has a model_index.json.")
-        arguments |= _without_safety_checker(path / "model_index.json")
-        return AutoPipelineForImage2Image.from_pretrained(path, **arguments)
+        return _load_diffusers(path, dtype, online=False)
     if path.is_file():
         from .single_file import load_single_file
 
@@ -116,16 +119,10 @@ def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
             f"“{name}” is no model: there is no such file or folder.",
             "Give “embedded”, a folder, a .safetensors file, or a hub name such as owner/model.",
         )
-    return _load_from_hub(name, arguments, options.online)
-
-
-def _load_from_hub(name: str, arguments: dict[str, Any], online: bool) -> Any:
-    from diffusers import AutoPipelineForImage2Image
-
     try:
-        return AutoPipelineForImage2Image.from_pretrained(name, **{**arguments, "local_files_only": not online})
+        return _load_diffusers(name, dtype, options.online)
     except OSError as error:
-        if online:
+        if options.online:
             raise ModelError(f"{name} could not be fetched from the hub: {_first_line(error)}") from error
         raise ModelError(
             f"{name} is not on this machine, and online access is off.",
@@ -133,10 +130,20 @@ def _load_from_hub(name: str, arguments: dict[str, Any], online: bool) -> Any:
         ) from error
 
 
-def _without_safety_checker(index: Path) -> dict[str, Any]:
-    """Return arguments that leave out a safety checker where the model brings one: its answer is a black picture."""
-    components = json.loads(index.read_text(encoding="utf-8"))
-    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in components else {}
+def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool) -> Any:
+    """Load a folder or a hub name in diffusers' layout, without a safety checker: its answer is a black picture."""
+    import diffusers
+
+    config = diffusers.DiffusionPipeline.load_config(source, local_files_only=not online)
+    kind = str(config["_class_name"])
+    if kind not in PIPELINES:
+        raise ModelError(
+            f"{source} is a {kind}, which can't turn a picture into a picture here.",
+            "Choose a Stable Diffusion 1, 2 or XL model.",
+        )
+    without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
+    pipeline = getattr(diffusers, PIPELINES[kind])
+    return pipeline.from_pretrained(source, dtype=dtype, local_files_only=not online, use_safetensors=True, **without)
 
 
 def choose_device(wanted: str) -> str:

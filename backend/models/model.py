@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PROMPTS_KEPT = 32
 LATENT_CHANNELS = 4  # of the families whose pipelines run here; inpainting UNets take 4 + 1 + 4
 INPAINTING_CHANNELS = 9
+MIDDLE_GREY = np.uint8(127)  # what such a model was shown in place of the masked part
 
 
 class Model:
@@ -94,6 +95,21 @@ class Model:
             mean = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
         latents: torch.Tensor = mean.float() * vae.config.scaling_factor
         return latents
+
+    @contextmanager
+    def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor) -> Iterator[None]:
+        """Give an inpainting UNet its five extra channels for a while: latent mask, and picture with that part grey.
+
+        picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w. Other UNets take no notice.
+        """
+        if self.is_inpainting:
+            hidden = (mask > 0.5)[..., None]
+            masked = self.encode(np.where(hidden, MIDDLE_GREY, picture))
+            self.extra_channels = torch.cat([latent_mask.to(masked), masked], dim=1)
+        try:
+            yield
+        finally:
+            self.extra_channels = None
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> Array:

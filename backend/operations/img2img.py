@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..imaging.pictures import flatten
 from ..imaging.resize import resize
@@ -30,9 +31,12 @@ def repaint(picture: Array, settings: Img2Img, run: Run) -> Array:
     height, width = picture.shape[:2]
     size = plan_size(width, height, model.native, model.scale_factor)
     run.say("Reading the picture")
-    latents = model.encode(resize(picture, size.width, size.height, "just_resize"))
+    small = resize(picture, size.width, size.height, "just_resize")
+    latents = model.encode(small)
     plan = plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps)
-    latents = sample(model, settings, plan, latents, run.seed, run.count)
+    everything = np.ones(small.shape[:2], np.float32)
+    with model.seeing(small, everything, torch.ones_like(latents[:, :1])):
+        latents = sample(model, settings, plan, latents, run.seed, run.count)
     run.say("Painting the picture")
     return fit_result(model.decode(latents)[0], width, height, run)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from ..errors import InvalidRequest
@@ -12,7 +11,6 @@ from ..imaging.fill import fill
 from ..imaging.pictures import Mask, flatten
 from ..imaging.regions import crop, masked_region
 from ..imaging.resize import resize
-from ..models.model import Model
 from ..request import Array, Inpaint, Outpaint, Request
 from .img2img import with_alpha_of
 from .run import Picture, Run
@@ -96,12 +94,9 @@ def repaint_masked(
     keep_out = masks.latent_mask(mask if latent_mask is None else latent_mask, *shape)
     weights = torch.from_numpy(keep_out)[None, None].to(latents)
     latents = start_masked(latents, weights, content, run.seed)
-    show_source(model, small, small_mask, weights)
     plan = plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps)
-    try:
+    with model.seeing(small, small_mask, weights):
         latents = sample(model, settings, plan, latents, run.seed, run.count, mask=weights)
-    finally:
-        model.extra_channels = None
     run.say("Painting the picture")
     return fit_result(model.decode(latents)[0], width, height, run)
 
@@ -114,12 +109,3 @@ def start_masked(latents: torch.Tensor, mask: torch.Tensor, masked_content: str,
         noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed))
         return latents * (1 - mask) + noise.to(latents) * mask
     return latents
-
-
-def show_source(model: Model, picture: Array, mask: Array, latent_mask: torch.Tensor) -> None:
-    """Give an inpainting UNet its five extra channels: the latent mask, and the picture with the masked part grey."""
-    if not model.is_inpainting:
-        return
-    hidden = (mask > 0.5)[..., None]
-    masked = np.where(hidden, np.uint8(127), picture)
-    model.extra_channels = torch.cat([latent_mask, model.encode(masked)], dim=1)
