@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backend.models.upscalers import UPSCALERS
 from backend.request import UPSCALER_NAMES
+from tools.settings_table import updated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +43,8 @@ def test_importing_what_blender_uses_of_the_backend_costs_neither_torch_nor_pill
 
 def test_the_upscalers_of_the_panel_are_those_of_the_backend() -> None:
     assert set(UPSCALER_NAMES) == set(UPSCALERS) - {"None"}
+
+
+def test_the_readmes_table_is_made_from_the_settings() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert updated(text) == text, "run: python tools/settings_table.py"
