@@ -205,15 +205,16 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
 
     At the last time step the input is nearly pure noise: x = a·x0 + b·noise with b² = 0.995. Epsilon is then the input
     itself, while the velocity a·noise - b·x0 hardly depends on it. So a UNet whose answer follows its input predicts
-    noise (correlation above 0.99 once trained; the velocity stays below 0.2).
+    noise. On the embedded model the correlation is 0.1 for its velocity, and 0.999 for the noise that follows from it.
     """
     config: Any = unet.config
-    noise = torch.randn((1, config.in_channels, 16, 16), generator=torch.Generator().manual_seed(0))
+    size = (1, config.in_channels, 8, 8)  # small, since half precision is slow on CPUs
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
     context = torch.zeros((1, 77, config.cross_attention_dim))
     dtype = next(unet.parameters()).dtype
     answer = unet(noise.to(dtype), 999, encoder_hidden_states=context.to(dtype)).sample.float()
     correlation = torch.corrcoef(torch.stack([noise.flatten(), answer.flatten()]))[0, 1]
-    return bool(correlation > 0.5)  # not where it is NaN: half precision overflows in the velocity models alone
+    return bool(correlation > 0.5)  # not where it is NaN: of these models, those for 768 overflow in half precision
 
 
 def _has(keys: Iterable[str], prefix: str) -> bool:
@@ -369,7 +370,7 @@ def _misfits(name: str, family: str, part: str) -> Iterator[None]:
     except NotImplementedError as error:
         raise ModelError(f"{name} is made like {title}, but its {words} lacks some weights.", CHOOSE) from error
     except (ValueError, KeyError, SingleFileComponentError) as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
+        reason = " ".join(str(error).partition(". ")[0].split()).rstrip(".")
         raise ModelError(f"{name} is made like {title}, but its {words} differs ({reason}).", CHOOSE) from error
 
 

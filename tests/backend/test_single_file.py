@@ -107,7 +107,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(family: str, configs: Path) -> Any:
+def build(family: str, configs: Path, device: str = "cpu") -> Any:
     """Return a random pipeline of a family, built in memory without any of the code under test but the tokenizer."""
     torch.manual_seed(FAMILIES.index(family))
     folder = configs / family
@@ -123,10 +123,12 @@ def build(family: str, configs: Path) -> Any:
             parts[part] = build_tokenizer(folder / part, configs)
         elif library == "transformers":
             cls = getattr(transformers, name)
-            parts[part] = cls(cls.config_class.from_pretrained(folder / part)).eval()
+            with torch.device(device):
+                parts[part] = cls(cls.config_class.from_pretrained(folder / part)).eval()
         else:
             cls = getattr(diffusers, name)
-            parts[part] = cls.from_config(cls.load_config(folder / part))
+            with torch.device("cpu" if part == "scheduler" else device):
+                parts[part] = cls.from_config(cls.load_config(folder / part))
     for part in ("unet", "vae"):
         parts[part].eval()
     if family.startswith("sdxl"):
@@ -324,27 +326,27 @@ def test_diffusers_own_loader_takes_the_configurations(
 # --- What the UNet predicts ---
 
 
-class Trained(torch.nn.Module):
-    """Answers like a trained UNet at the last time step: with noise, or with a velocity around a fixed picture."""
+class AsNoise(torch.nn.Module):
+    """A UNet that predicts the velocity, read as one that predicts the noise: a·v + b·x."""
 
-    def __init__(self, velocity: bool) -> None:
+    def __init__(self, unet: Any, remaining: torch.Tensor) -> None:
         super().__init__()
-        self.velocity = velocity
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.config = diffusers.configuration_utils.FrozenDict({"in_channels": 4, "cross_attention_dim": 8})
+        self.unet = unet
+        self.config = unet.config
+        self.remaining = remaining
 
     def forward(self, sample: torch.Tensor, time: int, encoder_hidden_states: torch.Tensor) -> Any:
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-        remaining = torch.cumprod(1 - betas, 0)[time]
-        mean = torch.linspace(-0.5, 0.5, sample.shape[-1]).expand_as(sample)
-        noise = (sample - remaining.sqrt() * mean) / (1 - remaining).sqrt()
-        answer = remaining.sqrt() * noise - (1 - remaining).sqrt() * mean if self.velocity else noise
-        return diffusers.utils.BaseOutput(sample=answer)
+        answer = self.unet(sample, time, encoder_hidden_states=encoder_hidden_states)
+        remaining = self.remaining[time]
+        return type(answer)(sample=remaining.sqrt() * answer.sample + (1 - remaining).sqrt() * sample)
 
 
-def test_unet_is_asked_what_it_predicts() -> None:
-    assert predicts_noise(Trained(velocity=False))
-    assert not predicts_noise(Trained(velocity=True))
+def test_trained_unet_is_asked_what_it_predicts() -> None:
+    unet = diffusers.UNet2DConditionModel.from_pretrained(load.EMBEDDED_FOLDER, subfolder="unet", local_files_only=True)
+    scheduler = diffusers.DDIMScheduler.from_pretrained(load.EMBEDDED_FOLDER, subfolder="scheduler")
+    assert scheduler.config.prediction_type == VELOCITY
+    assert not predicts_noise(unet)
+    assert predicts_noise(AsNoise(unet, scheduler.alphas_cumprod))
 
 
 def test_stable_diffusion_2_without_a_mark_is_asked(
@@ -391,33 +393,24 @@ def test_marked_velocity_reaches_every_sampler(
 # --- The shipped configurations ---
 
 
-PARAMETERS = {
-    "sd1": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
-    "sd1-inpaint": {"unet": 859_535_364},
-    "sd2": {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
-    "sd2-inpaint": {"unet": 865_925_124},
-    "sdxl": {
-        "unet": 2_567_463_684,
-        "vae": 83_653_863,
-        "text_encoder": 123_060_480,
-        "text_encoder_2": 694_659_840,
-    },
-    "sdxl-inpaint": {"unet": 2_567_478_084},
+VAE_PARAMETERS, CLIP_L_PARAMETERS, CLIP_H_PARAMETERS, CLIP_G_PARAMETERS = 83653863, 123060480, 340387840, 694659840
+PUBLISHED = {  # what diffusers calls the original file, and the parameters of its parts
+    "sd1": ("v1", [859520964, VAE_PARAMETERS, CLIP_L_PARAMETERS]),
+    "sd1-inpaint": ("inpainting", [859535364, VAE_PARAMETERS, CLIP_L_PARAMETERS]),
+    "sd2": ("v2", [865910724, VAE_PARAMETERS, CLIP_H_PARAMETERS]),
+    "sd2-inpaint": ("inpainting_v2", [865925124, VAE_PARAMETERS, CLIP_H_PARAMETERS]),
+    "sdxl": ("xl_base", [2567463684, VAE_PARAMETERS, CLIP_L_PARAMETERS, CLIP_G_PARAMETERS]),
+    "sdxl-inpaint": ("xl_inpaint", [2567478084, VAE_PARAMETERS, CLIP_L_PARAMETERS, CLIP_G_PARAMETERS]),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_shipped_configuration_has_the_published_number_of_parameters(family: str) -> None:
-    index = json.loads((CONFIGS / family / "model_index.json").read_text(encoding="utf-8"))
-    for part, count in PARAMETERS[family].items():
-        library, name = index[part]
-        cls = getattr(diffusers if library == "diffusers" else transformers, name)
-        with torch.device("meta"):
-            if library == "diffusers":
-                module = cls.from_config(cls.load_config(CONFIGS / family / part))
-            else:
-                module = cls(cls.config_class.from_pretrained(CONFIGS / family / part))
-        assert sum(value.numel() for value in module.parameters()) == count, part
+def test_shipped_configuration_is_the_published_model(family: str) -> None:
+    pipe = build(family, CONFIGS, "meta")
+    parts = [pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)]
+    counts = [sum(value.numel() for value in part.parameters()) for part in parts if part is not None]
+    known_as = diffusers.loaders.single_file_utils.infer_diffusers_model_type(original(pipe))
+    assert (known_as, counts) == PUBLISHED[family]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
