@@ -12,7 +12,11 @@ from .presets import VIEWPORT_DIFFUSION_PT_presets
 from .scene.advice import advice, size_line
 
 RUNNING_ICON, FAILED_ICON = "RENDER_STILL", "ERROR"
-LINE = 42  # characters of a message that the sidebar shows in one line at its usual width
+TALL = 1.6  # rows that Generate is high; the progress that takes its place is as high, so that nothing below it moves
+CHARACTER = 6.2  # pixels that one takes on average in Blender's own font, at a resolution scale of 1
+MARGINS = 90  # pixels of a sidebar's width that a message can't have: tabs, borders and its icon
+LEAST_LINE = 16  # characters; a narrower sidebar cuts them off
+USUAL_LINE = 34  # characters, where nothing is known about the region
 
 
 class DiffusionPanel:
@@ -41,13 +45,11 @@ class VIEWPORT_DIFFUSION_PT_main(DiffusionPanel, bpy.types.Panel):
         column.prop(settings.diffusion, "prompt", text="", icon="TEXT", placeholder="Prompt")
         column.prop(settings.diffusion, "style", text="", icon="BRUSH_DATA", placeholder="Style")
         column.prop(settings.diffusion, "negative_prompt", text="", icon="REMOVE", placeholder="Negative prompt")
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        column = layout.column()
+        column = layout.column(align=True)  # labels inside the fields: beside them the narrow sidebar cuts them off
         column.prop(settings.img2img, "denoising_strength", slider=True)
         column.prop(settings.diffusion, "cfg_scale", slider=True)
         column.prop(settings.diffusion, "steps")
-        row = column.row(align=True)
+        row = layout.row(align=True)
         row.prop(settings.diffusion, "seed")
         row.operator("viewport_diffusion.random_seed", text="", icon="FILE_REFRESH")
         row.operator("viewport_diffusion.reuse_seed", text="", icon="RECOVER_LAST")
@@ -64,24 +66,22 @@ class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Lay out the source."""
         layout = self.layout
-        layout.use_property_split = True
-        layout.use_property_decorate = False
         settings = context.scene.viewport_diffusion
         capture = settings.capture
-        layout.row().prop(capture, "source", expand=True)
+        layout.row(align=True).prop(capture, "source", expand=True)
         if capture.source == "IMAGE":
             layout.template_ID(capture, "image", open="image.open")
+            layout.prop(settings.img2img, "resize_mode", text="")  # a capture has the size already
         else:
             layout.prop(capture, "shading")
             layout.prop(capture, "transparent")
-        layout.row().prop(capture, "size", expand=True)
-        if capture.size == "OWN":
-            column = layout.column(align=True)
-            column.prop(settings.diffusion, "width")
-            column.prop(settings.diffusion, "height")
-        layout.prop(settings.img2img, "resize_mode")
-        if capture.transparent:
+        if capture.source == "IMAGE" or capture.transparent:
             layout.prop(settings.img2img, "keep_alpha")
+        layout.row(align=True).prop(capture, "size", expand=True)
+        if capture.size == "OWN":
+            row = layout.row(align=True)
+            row.prop(settings.diffusion, "width")
+            row.prop(settings.diffusion, "height")
         layout.label(text=size_line(context), icon="FULLSCREEN_ENTER")
 
 
@@ -225,11 +225,12 @@ def draw_job(layout: bpy.types.UILayout, operator: str, icon: str) -> None:
         waiting = f", {len(active) - 1} waiting" if len(active) > 1 else ""
         text = f"{job.message}{f', {left:.0f} s left' if left is not None else ''}{waiting}"
         row = layout.row(align=True)
+        row.scale_y = TALL
         row.progress(factor=job.progress, text=text)
         row.operator("viewport_diffusion.cancel", text="", icon="CANCEL")
         return
     row = layout.row()
-    row.scale_y = 1.6
+    row.scale_y = TALL
     row.operator(operator, icon=icon)
     job = jobs.last()
     if job is not None and job.kind == "failed":
@@ -239,13 +240,23 @@ def draw_job(layout: bpy.types.UILayout, operator: str, icon: str) -> None:
 def draw_message(layout: bpy.types.UILayout, sentence: str, icon: str) -> None:
     """Show a sentence over as many lines as it needs: a label would cut it off."""
     column = layout.column(align=True)
+    column.scale_y = 0.8  # lines of one sentence belong together
+    room = line_length(bpy.context.region)
     line, first = "", True
     for word in [*sentence.split(), ""]:
-        if word and len(line) + len(word) < LINE:
+        if word and len(line) + len(word) < room:
             line = f"{line} {word}".strip()
             continue
         column.label(text=line, icon=icon if first else "BLANK1")
         line, first = word, False
+
+
+def line_length(region: bpy.types.Region | None) -> int:
+    """Return how many characters of a message fit beside its icon in a line of the sidebar, by its width now."""
+    if region is None or region.type != "UI":
+        return USUAL_LINE
+    scale = bpy.context.preferences.system.ui_scale
+    return max(int((region.width / scale - MARGINS) / CHARACTER), LEAST_LINE)
 
 
 CLASSES = (

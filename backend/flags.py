@@ -31,6 +31,6 @@ def given_settings(arguments: argparse.Namespace, cls: type[Settings]) -> dict[s
 
 def _help(item: dataclasses.Field[Any]) -> str:
     minimum, maximum, choices = (item.metadata[name] for name in ("minimum", "maximum", "choices"))
-    extent = f"; {minimum:g} to {maximum:g}" if minimum is not None and maximum is not None else ""
+    extent = f"; {minimum:.10g} to {maximum:.10g}" if minimum is not None and maximum is not None else ""
     options = f"; one of: {', '.join(choices)}" if choices else ""
     return f"{item.metadata['description']}{extent}{options} (default {item.default})".replace("%", "%%")

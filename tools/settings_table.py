@@ -22,7 +22,7 @@ def row(item: dataclasses.Field[Any]) -> str:
     if data["choices"]:
         extent = ", ".join(data["choices"])
     elif data["minimum"] is not None:
-        extent = f"{data['minimum']:g} to {data['maximum']:g}"
+        extent = f"{data['minimum']:.10g} to {data['maximum']:.10g}"
     default = f"`{item.default}`" if item.default != "" else ""
     return f"| {data['label']} | `--{item.name.replace('_', '-')}` | {extent} | {default} | {data['description']} |"
 

@@ -118,6 +118,7 @@ def draw_view(context: bpy.types.Context, view: View, shading: str = "TEXTURE", 
     import gpu
 
     compat.start_gpu(context.scene)
+    context.view_layer.update()  # 5.2 draws the scene as it was last evaluated
     scene = context.scene
     space, region = find_viewport(context)
     width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING

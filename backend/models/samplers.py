@@ -92,6 +92,8 @@ def build_scheduler(sampler: str, schedule: str, config: dict[str, Any]) -> Sche
     if unknown and schedule != AUTOMATIC:
         able = [name for name in SAMPLERS if unknown[0] in _parameters(SAMPLERS[name])]
         raise InvalidRequest(f"{sampler} can't follow the {schedule} schedule.", f"These can: {', '.join(able)}.")
+    if schedule == AUTOMATIC and config.get("rescale_betas_zero_snr"):
+        wanted = {}  # such a model was trained to start from pure noise, which only its own spacing reaches
     options = {**dict.fromkeys(SIGMA_OPTIONS, False), **entry.options, **wanted}
     scheduler: SchedulerMixin = cls.from_config(config, **{k: v for k, v in options.items() if k in known})
     return scheduler
