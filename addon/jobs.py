@@ -185,11 +185,12 @@ def _tick() -> float | None:
 
 
 def redraw() -> None:
-    """Have every area that shows jobs or results drawn again."""
+    """Have the viewports' sidebars drawn again, which show jobs, and not the scene beside them: that can be slow."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
-                area.tag_redraw()
+            for region in area.regions:
+                if area.type == "VIEW_3D" and region.type == "UI":
+                    region.tag_redraw()
 
 
 def register() -> None:

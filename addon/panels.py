@@ -13,6 +13,7 @@ from .scene.advice import advice, size_line
 
 RUNNING_ICON, FAILED_ICON = "RENDER_STILL", "ERROR"
 TALL = 1.6  # rows that Generate is high; the progress that takes its place is as high, so that nothing below it moves
+PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
 CHARACTER = 6.2  # pixels that one takes on average in Blender's own font, at a resolution scale of 1
 MARGINS = 90  # pixels of a sidebar's width that a message can't have: tabs, borders and its icon
 LEAST_LINE = 16  # characters; a narrower sidebar cuts them off
@@ -195,12 +196,13 @@ class VIEWPORT_DIFFUSION_PT_result(DiffusionPanel, bpy.types.Panel):
         if image is None:
             layout.label(text="Nothing made yet", icon="IMAGE_DATA")
             return
-        layout.template_icon(image.preview_ensure().icon_id, scale=9.0)
-        layout.label(text=f"{image.size[0]}×{image.size[1]}, seed {settings.last_seed}")
-        column = layout.column(align=True)
+        row = layout.split(factor=0.42)
+        row.template_icon(image.preview_ensure().icon_id, scale=PREVIEW)
+        column = row.column(align=True)
+        column.label(text=f"{image.size[0]}×{image.size[1]}, seed {settings.last_seed}")
         column.operator("viewport_diffusion.result_to_plane", icon="MESH_PLANE")
-        column.operator("viewport_diffusion.result_to_background", icon="CAMERA_DATA")
-        column.operator("viewport_diffusion.save_result", icon="FILE_TICK")
+        column.operator("viewport_diffusion.result_to_background", text="To Camera", icon="CAMERA_DATA")
+        column.operator("viewport_diffusion.save_result", text="Save As", icon="FILE_TICK")
 
 
 class VIEWPORT_DIFFUSION_PT_mannequin(DiffusionPanel, bpy.types.Panel):

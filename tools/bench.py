@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from backend.engine import Engine  # noqa: E402
 from backend.models.load import EMBEDDED_FOLDER, Options, choose_precision  # noqa: E402
-from backend.operations.steps import plan_steps  # noqa: E402
+from backend.operations.plan import plan_steps  # noqa: E402
 from backend.request import Array, Img2Img, Request  # noqa: E402
 
 STEPS, STRENGTH, SIDE, REPEATS = 20, 0.75, 256, 3

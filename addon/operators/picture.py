@@ -12,6 +12,18 @@ from ..scene.results import apply_results
 INTERVAL = 0.1  # seconds between two looks at the job
 
 
+class NeedsResult:
+    """Mix-in of the operators that go on from the scene's result."""
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Only once there is a result."""
+        if context.scene.viewport_diffusion.result is None:
+            cls.poll_message_set("There is no result yet: generate a picture, or choose an image as the result")
+            return False
+        return True
+
+
 class PictureOperator:
     """Base of the operators: a subclass says what to make in request(), the rest is the same for all."""
 

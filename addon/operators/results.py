@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import bpy
 from bpy_extras.io_utils import ExportHelper
@@ -11,27 +10,15 @@ from bpy_extras.io_utils import ExportHelper
 from ...backend.errors import DiffusionError
 from ..scene.images import save_image
 from ..scene.results import add_plane, set_camera_background
+from .picture import NeedsResult
 
 
-class ResultOperator:
-    """Base of the operators that need a result."""
-
-    bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Only once there is a result."""
-        if context.scene.viewport_diffusion.result is None:
-            cls.poll_message_set("There is no result yet: generate a picture first")
-            return False
-        return True
-
-
-class VIEWPORT_DIFFUSION_OT_result_to_plane(ResultOperator, bpy.types.Operator):
+class VIEWPORT_DIFFUSION_OT_result_to_plane(NeedsResult, bpy.types.Operator):
     """Add an upright plane at the 3D cursor that shows the result"""
 
     bl_idname = "viewport_diffusion.result_to_plane"
     bl_label = "Add as Plane"
+    bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -51,11 +38,12 @@ class VIEWPORT_DIFFUSION_OT_result_to_plane(ResultOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class VIEWPORT_DIFFUSION_OT_result_to_background(ResultOperator, bpy.types.Operator):
+class VIEWPORT_DIFFUSION_OT_result_to_background(NeedsResult, bpy.types.Operator):
     """Show the result over the scene in the camera's view"""
 
     bl_idname = "viewport_diffusion.result_to_background"
     bl_label = "Set as Camera Background"
+    bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -71,12 +59,11 @@ class VIEWPORT_DIFFUSION_OT_result_to_background(ResultOperator, bpy.types.Opera
         return {"FINISHED"}
 
 
-class VIEWPORT_DIFFUSION_OT_save_result(ResultOperator, ExportHelper, bpy.types.Operator):
+class VIEWPORT_DIFFUSION_OT_save_result(NeedsResult, ExportHelper, bpy.types.Operator):
     """Write the result as a PNG with the parameters that made it"""
 
     bl_idname = "viewport_diffusion.save_result"
     bl_label = "Save Result As"
-    bl_options: ClassVar[set[str]] = set()
     filename_ext = ".png"
     filter_glob: bpy.props.StringProperty(default="*.png", options={"HIDDEN"})
 

@@ -6,11 +6,11 @@ import bpy
 
 from ...backend.request import Request, Upscale
 from ..properties import read_settings
-from .outpaint import result_pixels
-from .picture import PictureOperator
+from ..scene.images import read_image
+from .picture import NeedsResult, PictureOperator
 
 
-class VIEWPORT_DIFFUSION_OT_upscale(PictureOperator, bpy.types.Operator):
+class VIEWPORT_DIFFUSION_OT_upscale(NeedsResult, PictureOperator, bpy.types.Operator):
     """Enlarge the result by a model that knows what drawings look like"""
 
     bl_idname = "viewport_diffusion.upscale"
@@ -18,7 +18,9 @@ class VIEWPORT_DIFFUSION_OT_upscale(PictureOperator, bpy.types.Operator):
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return the upscale request of the scene's settings over its result."""
-        return Request(read_settings(context.scene, Upscale), {"init": result_pixels(context)}), ""
+        return Request(
+            read_settings(context.scene, Upscale), {"init": read_image(context.scene.viewport_diffusion.result)}
+        ), ""
 
 
 register, unregister = bpy.utils.register_classes_factory((VIEWPORT_DIFFUSION_OT_upscale,))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import bpy
 
-from ...backend.operations.steps import plan_steps
+from ...backend.models.load import native_side
+from ...backend.operations.plan import plan_size, plan_steps
 from .capture import picture_size
 
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
@@ -35,4 +38,10 @@ def size_line(context: bpy.types.Context) -> str:
     if strength == 0:
         return f"{width}×{height}, no steps: the capture itself"
     plan = plan_steps(settings.diffusion.steps, strength, settings.img2img.exact_steps)
-    return f"{width}×{height}, {plan.executed} of {plan.schedule} steps"
+    native = _native_side(settings.diffusion.model)
+    made = plan_size(width, height, native) if native else (width, height)
+    size = f"{width}×{height}" if made == (width, height) else f"{made[0]}×{made[1]} → {width}×{height}"
+    return f"{plan.executed} of {plan.schedule} steps, {size}"
+
+
+_native_side = functools.lru_cache(maxsize=16)(native_side)  # panels are drawn often, and models don't change

@@ -12,6 +12,7 @@ from ...backend.events import Result
 from ...backend.request import Array
 
 INFOTEXT = "parameters"  # the custom property that keeps how a picture was made, named as in the web UI's PNGs
+PREVIEW_SIDE = 256  # pixels, the most that Blender shows of a preview
 LEAST_LINEAR = 0.0031308  # the sRGB curve (IEC 61966-2-1) is straight below this
 
 
@@ -71,8 +72,23 @@ def load_result(result: Result, name: str) -> bpy.types.Image:
     image.pack()
     image.filepath_raw = f"//{bpy.path.clean_name(image.name)}.png"
     image[INFOTEXT] = result.infotext
+    make_preview(image)
     image.use_fake_user = True  # a result that nothing shows yet would be lost on saving
     return image
+
+
+def make_preview(image: bpy.types.Image) -> None:
+    """Give an image the small picture of itself that panels show; Blender makes none by itself for a packed one."""
+    width, height = image.size
+    flat = np.empty(width * height * image.channels, np.float32)
+    image.pixels.foreach_get(flat)
+    every = max(-(-max(width, height) // PREVIEW_SIDE), 1)
+    small = flat.reshape(height, width, -1)[::every, ::every]
+    if small.shape[2] == 3:
+        small = np.dstack([small, np.ones(small.shape[:2], np.float32)])
+    preview = image.preview_ensure()
+    preview.image_size = (small.shape[1], small.shape[0])
+    preview.image_pixels_float.foreach_set(np.ascontiguousarray(small).ravel())
 
 
 def save_image(image: bpy.types.Image, path: Path) -> None:

@@ -61,6 +61,17 @@ class Models:
         return self._model
 
 
+def native_side(name: str) -> int | None:
+    """Return the side in pixels of the squares that a model was trained on, where its folder tells, without loading it."""
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load(name: str, options: Options) -> Model:
     """Return the model of that name; raises ModelError where it is missing, damaged or of an unknown family."""
     quiet_libraries(options.online)

@@ -8,10 +8,10 @@ import torch
 from ..imaging.pictures import flatten
 from ..imaging.resize import resize
 from ..request import Array, Img2Img, Request
+from .fit import fit_result
+from .plan import plan_size, plan_steps
 from .run import Picture, Run
 from .sampling import sample
-from .size import fit_result, plan_size
-from .steps import plan_steps
 
 
 def img2img(request: Request, run: Run) -> list[Picture]:

@@ -12,11 +12,11 @@ from ..imaging.pictures import Mask, flatten
 from ..imaging.regions import crop, masked_region
 from ..imaging.resize import resize
 from ..request import Array, Inpaint, Outpaint, Request
+from .fit import fit_result
 from .img2img import with_alpha_of
+from .plan import plan_size, plan_steps
 from .run import Picture, Run
 from .sampling import sample
-from .size import fit_result, plan_size
-from .steps import plan_steps
 
 BLANK_MASK = ("The mask is blank: nothing would be repainted.", "Select an object or paint a mask.")
 

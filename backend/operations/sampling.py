@@ -12,7 +12,7 @@ from ..errors import InvalidRequest
 from ..models.model import Model, memory_errors
 from ..models.samplers import build_scheduler
 from ..request import Diffusion
-from .steps import StepPlan
+from .plan import StepPlan
 
 LEAST_SIGMA = 1e-6  # a last step can be free of noise; nothing may be divided by it
 

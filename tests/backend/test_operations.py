@@ -12,7 +12,6 @@ from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest, ModelError
 from backend.imaging import masks
 from backend.models.samplers import SAMPLERS
-from backend.operations.size import plan_size
 from backend.request import Inpaint, Outpaint, Request, Upscale
 from tests.backend.helpers import FEW, Picture, img2img, run
 
@@ -124,12 +123,6 @@ def test_upscale_enlarges_by_the_scale(engine: Engine, picture: Picture) -> None
 def test_any_canvas_comes_out_at_its_own_size(engine: Engine, picture: Picture) -> None:
     result = run(engine, img2img(picture, width=640, height=360, denoising_strength=0.4))
     assert result.shape == (360, 640, 3)
-
-
-def test_the_size_planner_asks_the_model_for_what_it_knows() -> None:
-    assert plan_size(1024, 576, 256) == (344, 192)
-    assert plan_size(64, 64, 512) == (512, 512)
-    assert plan_size(640, 512, 512) == (640, 512)
 
 
 def test_a_cancel_stops_within_a_step_and_the_next_run_is_whole(engine: Engine, picture: Picture) -> None:

@@ -205,7 +205,7 @@ def test_outpaint_and_upscale_go_on_from_the_result(scene: bpy.types.Scene) -> N
 
 
 def test_without_a_result_the_sentence_says_what_to_do(scene: bpy.types.Scene) -> None:
-    with pytest.raises(RuntimeError, match="Generate a picture"):
+    with pytest.raises(RuntimeError, match="no result yet: generate a picture"):
         bpy.ops.viewport_diffusion.upscale()
 
 

@@ -1,4 +1,4 @@
-"""How many steps a denoising strength runs, by the web UI's values."""
+"""How many steps a denoising strength runs, by the web UI's values, and at which size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.operations.steps import plan_steps
+from backend.operations.plan import plan_size, plan_steps
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_diffusers_is_made_to_run_what_is_planned(steps: int, strength: float, e
     plan = plan_steps(steps, strength, exactly)
     assert 1 <= plan.executed <= plan.schedule <= 1000
     assert min(int(plan.schedule * plan.strength), plan.schedule) == plan.executed
+
+
+def test_the_size_planner_asks_the_model_for_what_it_knows() -> None:
+    assert plan_size(1024, 576, 256) == (344, 192)
+    assert plan_size(64, 64, 512) == (512, 512)
+    assert plan_size(640, 512, 512) == (640, 512)

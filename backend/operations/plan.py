@@ -1,12 +1,18 @@
-"""How many steps a denoising strength runs: the web UI's rule, and what diffusers must be told for it."""
+"""What a picture will cost before it is made: how many steps run, and at which size; pure arithmetic."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+from ..request import SIDE_STEP
+
 GREATEST_STRENGTH = 0.999  # the web UI's cap on the strength that the steps are counted from
 LONGEST_SCHEDULE = 1000  # steps; a model has no more noise levels than this
+
+# A model trained at one size draws doubled limbs far above it and blurs far below it; inside this range of linear
+# scale it is asked for the canvas as it is.
+SMALLEST_SCALE, GREATEST_SCALE = 0.75, 1.6
 
 
 class StepPlan(NamedTuple):
@@ -32,3 +38,25 @@ def plan_steps(steps: int, denoising_strength: float, exactly: bool = False) -> 
         return StepPlan(steps, min(steps, math.floor(strength * steps) + 1))
     schedule = LONGEST_SCHEDULE if strength * LONGEST_SCHEDULE <= steps else math.floor(steps / strength)
     return StepPlan(schedule, min(steps, schedule))
+
+
+class Size(NamedTuple):
+    """A size in pixels that a model works at."""
+
+    width: int
+    height: int
+
+
+def plan_size(width: int, height: int, native: int, multiple: int = SIDE_STEP) -> Size:
+    """Return the size to generate a canvas at: its own where the model can, else native² pixels of its proportions.
+
+    native: side in pixels of the square pictures that the model was trained on. Sides come out as multiples of
+    `multiple` (at least 8), the nearest ones.
+    """
+    multiple = max(multiple, SIDE_STEP)
+    scale = (width * height) ** 0.5 / native
+    factor = 1.0 if SMALLEST_SCALE <= scale <= GREATEST_SCALE else 1 / scale
+    return Size(
+        max(multiple, round(width * factor / multiple) * multiple),
+        max(multiple, round(height * factor / multiple) * multiple),
+    )
