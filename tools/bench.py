@@ -1,4 +1,4 @@
-"""Measure in one run: what a job costs beside the bare diffusers pipeline, and how long it holds Blender's main thread."""
+"""Measure what a job costs beside the bare diffusers pipeline, and how long it holds Blender's main thread."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ import addon_utils
 def names():
     kinds = (bpy.types.Panel, bpy.types.Operator, bpy.types.PropertyGroup, bpy.types.AddonPreferences, bpy.types.Menu)
     known = {cls.__name__ for kind in kinds for cls in kind.__subclasses__() if hasattr(bpy.types, cls.__name__)}
-    groups = {type.__name__ for type in bpy.types.PropertyGroup.__subclasses__() if getattr(type, "is_registered", False)}
-    return sorted(name for name in known | groups if "viewport_diffusion" in name.lower())
+    return sorted(name for name in known if "viewport_diffusion" in name.lower())
 
 module = "bl_ext.user_default.viewport_diffusion"
 before = names()
