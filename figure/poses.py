@@ -8,6 +8,7 @@ legs; "out" is away from the body's middle on either side. Angles are degrees.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,7 +270,7 @@ POSES: dict[str, Pose] = {
 }
 
 
-def rotation(axis: NDArray[np.floating], degrees: float) -> Matrix:
+def rotation(axis: NDArray[np.floating[Any]], degrees: float) -> Matrix:
     """Return the 3×3 rotation by an angle about an axis through the origin (Rodrigues' formula)."""
     x, y, z = np.asarray(axis, np.float64) / max(float(np.linalg.norm(axis)), 1e-9)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -278,7 +279,7 @@ def rotation(axis: NDArray[np.floating], degrees: float) -> Matrix:
     return turn
 
 
-def rotation_between(start: NDArray[np.floating], end: NDArray[np.floating]) -> Matrix:
+def rotation_between(start: NDArray[np.floating[Any]], end: NDArray[np.floating]) -> Matrix:
     """Return the smallest 3×3 rotation that takes one direction to another."""
     a = np.asarray(start, np.float64) / np.linalg.norm(start)
     b = np.asarray(end, np.float64) / np.linalg.norm(end)
