@@ -279,7 +279,7 @@ def rotation(axis: NDArray[np.floating[Any]], degrees: float) -> Matrix:
     return turn
 
 
-def rotation_between(start: NDArray[np.floating[Any]], end: NDArray[np.floating]) -> Matrix:
+def rotation_between(start: NDArray[np.floating[Any]], end: NDArray[np.floating[Any]]) -> Matrix:
     """Return the smallest 3×3 rotation that takes one direction to another."""
     a = np.asarray(start, np.float64) / np.linalg.norm(start)
     b = np.asarray(end, np.float64) / np.linalg.norm(end)
