@@ -80,6 +80,8 @@ def load_result(result: Result, name: str) -> bpy.types.Image:
 def make_preview(image: bpy.types.Image) -> None:
     """Give an image the small picture of itself that panels show; Blender makes none by itself for a packed one."""
     width, height = image.size
+    if width * height == 0:
+        return
     flat = np.empty(width * height * image.channels, np.float32)
     image.pixels.foreach_get(flat)
     every = max(-(-max(width, height) // PREVIEW_SIDE), 1)
