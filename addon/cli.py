@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 
+from ..backend.disk import output_folder
 from ..backend.engine import choose_seed, with_seed
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
@@ -47,7 +48,7 @@ def render(parsed: argparse.Namespace) -> int:
         apply_preset(parsed.preset)
     _use_backend(parsed)
     frames = parse_frames(parsed.frames) if parsed.frames else [scene.frame_current]
-    output = _folder(parsed.output)
+    output = output_folder(parsed.output)
     _set_up(scene, parsed)
     settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
     seed = choose_seed(
@@ -145,14 +146,6 @@ def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, int]:
     width, height = picture_size(scene)
     given = given_settings(parsed, Img2Img)
     return {"width": whole_side(given.get("width", width)), "height": whole_side(given.get("height", height))}
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
-    return path
 
 
 _commands: list[object] = []

@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import DiffusionError, InvalidRequest
+from .disk import output_folder, write_atomically
+from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
 from .models.load import PRECISIONS, Options
@@ -38,7 +39,7 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
     images = _images(parsed)
     settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
     request = Request(settings, images)
-    output = _output_folder(parsed.output)
+    output = output_folder(parsed.output)
     from .engine import Engine
     from .job import create_job, run_job
 
@@ -109,16 +110,8 @@ def _images(parsed: argparse.Namespace) -> dict[str, Array]:
     return images
 
 
-def _output_folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
-    return path
-
-
 def _keep(result: Result, output: Path) -> Path:
-    from .imaging.files import numbered_path, write_atomically
+    from .imaging.files import numbered_path
 
     path = numbered_path(output, result.seed)
     try:

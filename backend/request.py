@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .disk import write_atomically
 from .errors import InvalidRequest
 from .models.samplers import AUTOMATIC, SAMPLERS, SCHEDULES
 
@@ -318,7 +319,9 @@ class Request:
             "settings": dataclasses.asdict(self.settings),
             "images": sorted(self.images),
         }
-        write_atomically(folder / "request.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+        write_atomically(
+            folder / "request.json", json.dumps(document, indent=1, ensure_ascii=False).encode(), flush=False
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Request:
@@ -366,13 +369,6 @@ def make_settings(cls: type[AnySettings], values: Mapping[str, Any]) -> AnySetti
 def whole_side(pixels: float) -> int:
     """Return the side nearest to that many pixels which a diffusion model takes: a multiple of 8 in 64–4096."""
     return int(min(max(int(pixels / SIDE_STEP + 0.5) * SIDE_STEP, 64), MAXIMUM_SIDE))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file under a temporary name beside it, then rename: a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _check_image(name: str, array: Array) -> None:

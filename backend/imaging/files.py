@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from PIL import Image, PngImagePlugin
 
+from ..disk import write_atomically
 from ..errors import InvalidRequest
 from . import infotext
 from .pictures import Picture, require_picture, to_pillow
@@ -108,23 +107,6 @@ def read_infotext(source: Path | str | bytes) -> str:
     if found.get("Software") == "NovelAI":
         return infotext.from_novelai(text, str(found.get("Description", ""))) or ""
     return text
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, flushed to the disk, then renamed over it.
-
-    OSError of the disk is raised as it is; the temporary file is then removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{secrets.token_hex(8)}{path.suffix}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def format_of(path: Path) -> ImageFormat:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
+from ..imaging import infotext
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -66,9 +67,9 @@ def split_sampler(name: str, schedule: str = AUTOMATIC) -> tuple[str, str]:
     Raises InvalidRequest for an unknown sampler or schedule, listing the known ones.
     """
     if name not in SAMPLERS:
-        head, _, last = name.rpartition(" ")
-        if head in SAMPLERS and last in SCHEDULES and schedule in (AUTOMATIC, last):
-            name, schedule = head, last
+        head, old = infotext.split_sampler(name)
+        if old is not None and schedule in (AUTOMATIC, old):
+            name, schedule = head, old
     if name not in SAMPLERS:
         raise InvalidRequest(f"There is no sampler called “{name}”.", f"Choose one of: {', '.join(SAMPLERS)}.")
     if schedule not in SCHEDULES:
