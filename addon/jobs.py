@@ -6,6 +6,7 @@ Nothing here waits: operators that block, in scripts and without a window, use w
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import logging
 import time
 from collections.abc import Callable
@@ -173,6 +174,10 @@ def _make_backend(kind: str, python: str) -> Backend:
     from ..backend.transport.subprocess import SubprocessBackend
 
     if kind == "embedded":
+        if importlib.util.find_spec("torch") is None:
+            raise BackendError(
+                "Blender's own Python has no torch.", "Choose Separate Process in the extension's preferences."
+            )
         return EmbeddedBackend(jobs_folder(), engine_options())
     return SubprocessBackend(python, jobs_folder(), engine_options())
 
