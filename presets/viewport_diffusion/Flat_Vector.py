@@ -1,5 +1,5 @@
 import bpy
 
 settings = bpy.context.scene.viewport_diffusion
-settings.diffusion.style = "flat vector illustration"
+settings.diffusion.style = "flat vector illustration of {prompt}"
 settings.img2img.denoising_strength = 0.5

@@ -1,5 +1,5 @@
 import bpy
 
 settings = bpy.context.scene.viewport_diffusion
-settings.diffusion.style = "pencil sketch"
+settings.diffusion.style = "pencil sketch of {prompt}"
 settings.img2img.denoising_strength = 0.6
