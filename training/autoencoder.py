@@ -93,16 +93,20 @@ def lay_colour_highway(model: AutoencoderKL) -> None:
 
 @torch.no_grad()
 def fit_highway(coder: Coder, pictures: Tensor) -> None:
-    """Scale the output, and set the linear reading, so that the fresh highway gives back the pictures' colours."""
-    latents = coder.vae.encode(pictures).latent_dist.mean
-    result, truth = coder.vae.decode(latents).sample, functional.avg_pool2d(pictures, 4)
-    scale = float((result * pictures).sum() / result.square().sum())
-    coder.vae.decoder.conv_out.weight *= scale
-    coder.preview.weight.zero_()
-    for colour in range(3):
-        there = latents[:, colour]
-        coder.preview.weight[colour, colour] = (there * truth[:, colour]).sum() / there.square().sum()
-    coder.preview.bias.zero_()
+    """Scale the output so that the fresh highway gives back the pictures' colours, and set the linear reading."""
+    result = coder.vae.decode(coder.vae.encode(pictures).latent_dist.mean).sample
+    coder.vae.decoder.conv_out.weight *= float((result * pictures).sum() / result.square().sum())
+    fit_reading(coder, pictures)
+
+
+@torch.no_grad()
+def fit_reading(coder: Coder, pictures: Tensor) -> None:
+    """Set the linear reading of colours from latents by least squares."""
+    latents = coder.vae.encode(pictures).latent_dist.mean.permute(0, 2, 3, 1).reshape(-1, 4)
+    colours = functional.avg_pool2d(pictures, 4).permute(0, 2, 3, 1).reshape(-1, 3)
+    known = torch.cat([latents, torch.ones(len(latents), 1)], 1)
+    found = torch.linalg.lstsq(known, colours).solution
+    coder.preview.weight[:, :, 0, 0], coder.preview.bias[:] = found[:4].T, found[4]
 
 
 def build(channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
@@ -206,9 +210,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.vae.quant_conv.requires_grad_(False)
     else:
         model = Coder(AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build())
-        if not options.init:
+        some = crops(open_pictures(cache), np.random.default_rng(SEED), 128, 8)
+        if options.init:
+            fit_reading(model, some)
+        else:
             lay_colour_highway(model.vae)
-            fit_highway(model, crops(open_pictures(cache), np.random.default_rng(SEED), 128, 8))
+            fit_highway(model, some)
     average = Averaged(model, 0.998)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)

@@ -67,7 +67,7 @@ def train(model: nn.Module, cache: Path, steps: int) -> None:
         loss.backward()
         optimiser.step()
         if step % 100 == 0:
-            logger.info("classifier step %d loss %.3f", step, float(loss))
+            logger.info("classifier step %d loss %.3f", step, float(loss.detach()))
 
 
 @torch.no_grad()

@@ -237,7 +237,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES), help="styles to measure")
     parser.add_argument("--denoise", type=float, nargs="+", default=[0.5, 0.6], help="levels to measure the styles at")
     parser.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
-    parser.add_argument("--classifier-steps", type=int, default=700, help="training of the judge, the first time")
+    parser.add_argument("--classifier-steps", type=int, default=4000, help="training of the judge, the first time")
     parser.add_argument(
         "--only", nargs="+", choices=("styles", "denoise", "colours", "sheets"), help="leave out the rest"
     )

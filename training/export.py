@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiff
 from transformers import CLIPTokenizer
 
 from training.autoencoder import Coder
+from training.autoencoder import build as fresh_autoencoder
 from training.bridge import BETAS
 from training.checkpoints import load
 from training.encode import frozen
@@ -60,6 +61,7 @@ def pipeline(cache: Path) -> StableDiffusionPipeline:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("folder", type=Path, help="the diffusers folder to write or, with --unpack, to read")
+    parser.add_argument("--autoencoder", action="store_true", help="write only the autoencoder, not yet frozen")
     parser.add_argument("--unpack", action="store_true", help="put the folder's autoencoder and tokenizer in the cache")
 
 
@@ -71,6 +73,15 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         for part in ("vae", "tokenizer"):
             shutil.copytree(options.folder / part, cache / part, dirs_exist_ok=True)
         logger.info("now: encode, then unet --init %s", options.folder)
+        return
+    if options.autoencoder:
+        stored = load(cache / "autoencoder.pt")
+        if stored is None:
+            raise FileNotFoundError("Train the autoencoder first: python -m training autoencoder")
+        coder = Coder(fresh_autoencoder())
+        coder.load_state_dict(stored["average"])
+        coder.vae.half().save_pretrained(options.folder / "vae")
+        logger.info("the autoencoder at step %d", stored["step"])
         return
     made = pipeline(cache)
     made.to(torch.float16)
