@@ -14,7 +14,7 @@ $(READY): $(REQUIREMENTS) tools/system_libraries.py
 	$(PYTHON) tools/system_libraries.py
 	@echo "Making the environment $(VENV) (about 2.5 GB and 3 minutes, once)"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar on $(addprefix -r ,$(REQUIREMENTS))
+	$(BIN)/python -m pip install --progress-bar on $(addprefix -r ,$(REQUIREMENTS))
 	@touch $@
 
 setup-training: $(READY) requirements/training.txt
