@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,9 +166,11 @@ class Diffusion(Settings):
 
     @property
     def full_prompt(self) -> str:
-        """The prompt with its style."""
-        if "{prompt}" in self.style:
+        """The prompt with its style; around no prompt a style closes its gap: "ink of {prompt}" is "ink" then."""
+        if "{prompt}" in self.style and self.prompt.strip():
             return self.style.replace("{prompt}", self.prompt)
+        if "{prompt}" in self.style:
+            return re.sub(r"(\s+of)?\s*\{prompt\}", "", self.style).strip()
         return ", ".join(part for part in (self.style.strip(), self.prompt.strip()) if part)
 
 

@@ -131,3 +131,4 @@ def test_a_style_goes_before_the_prompt_or_around_it() -> None:
     assert Img2Img(prompt="a cat", style="ink").full_prompt == "ink, a cat"
     assert Img2Img(prompt="a cat", style="ink of {prompt}, clean").full_prompt == "ink of a cat, clean"
     assert Img2Img(prompt="", style="ink").full_prompt == "ink"
+    assert Img2Img(prompt="", style="ink of {prompt}, clean").full_prompt == "ink, clean"

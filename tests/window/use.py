@@ -11,7 +11,7 @@ from window import SCREEN_HEIGHT, SCREEN_WIDTH, Window, hand, screen, window
 
 SIDEBAR_WIDTH = 350  # pixels
 POSE = "Walking"
-PROMPT = "anime illustration of a woman, walking, red dress"
+PROMPT = "anime illustration of a woman, walking, red t-shirt"
 STEPS, LONG = 20, 150  # of a picture, and of the one that is cancelled
 
 
@@ -106,7 +106,8 @@ def use(work: Path) -> None:
             arrange(blender, installed_scene(work))
         with step("type the prompt"):
             type_prompt(blender)
-            blender.ask("set_settings", group="diffusion", values={"seed": 7})
+            blender.ask("set_settings", group="diffusion", values={"seed": 7, "cfg_scale": 2.0})
+            blender.ask("set_settings", group="img2img", values={"denoising_strength": 0.25})
         with step("find Generate"):
             button = blender.find("viewport_diffusion.generate")
         for _ in range(8):
