@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 
 from backend.imaging.files import save  # noqa: E402
 from backend.imaging.grid import contact_sheet  # noqa: E402
+from backend.imaging.masks import blur, overlay_mask  # noqa: E402
 from backend.imaging.pictures import load  # noqa: E402
 from backend.imaging.resize import resize  # noqa: E402
 from backend.request import Array  # noqa: E402
@@ -31,7 +32,7 @@ DENOISING = 0.25
 SEED = 4
 CLOSER = 1.25  # how much longer the camera's lens is made: a small model draws a larger figure better
 TILE = 400  # pixels; height of a picture on the contact sheet
-SIDE = 256  # pixels; the embedded model's native size
+SIDE = 512  # pixels; made at the 256 that the embedded model knows, and enlarged
 
 
 class Demo:
@@ -136,10 +137,7 @@ def repaint_garment(demo: Demo, before: Array) -> None:
     )
     bpy.ops.viewport_diffusion.inpaint()
     after = demo.keep_result("inpaint", "inpaint the shirt\n“plain red t-shirt”, denoising 0.9")
-    reach = 8  # pixels; beyond what a blur of 1 can touch
-    padded = np.pad(mask > 0, reach)
-    touched = np.max([np.roll(padded, (y, x), (0, 1)) for y in (-reach, 0, reach) for x in (-reach, 0, reach)], axis=0)
-    outside = ~touched[reach:-reach, reach:-reach] & ~(mask > 0)
+    outside = overlay_mask(blur(mask, settings.inpaint.mask_blur)) == 0
     if not np.array_equal(after[outside], before[outside]) or np.array_equal(after, before):
         raise SystemExit("The inpaint touched pixels outside its mask, or changed nothing inside.")
     demo.say(f"Outside the mask all {int(outside.sum())} pixels are as they were")
@@ -148,9 +146,9 @@ def repaint_garment(demo: Demo, before: Array) -> None:
 def widen_and_enlarge(demo: Demo) -> None:
     """Outpaint to the right, then upscale."""
     settings = demo.settings
-    settings.outpaint.pixels_right = 128
+    settings.outpaint.pixels_right = 192
     bpy.ops.viewport_diffusion.outpaint()
-    demo.keep_result("outpaint", "outpaint, 128 pixels to the right\nmk2, denoising 0.8")
+    demo.keep_result("outpaint", "outpaint, 192 pixels to the right\nmk2, denoising 0.8")
     settings.upscale.scale = 2.0
     bpy.ops.viewport_diffusion.upscale()
     demo.keep_result("upscale", "upscale, 2 times\nR-ESRGAN 4x+ Anime6B")

@@ -8,11 +8,17 @@ import bpy
 
 from ...backend.models.load import native_side
 from ...backend.operations.plan import plan_size, plan_steps
+from ...backend.request import EMBEDDED
 from .capture import picture_size
 
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
 STRONG_DENOISE = 0.7
-MANY_STEPS = 50
+EMBEDDED_CFG, EMBEDDED_DENOISE = 4.0, 0.4  # beyond these the embedded model loses colours and figures
+
+LOW_CFG = {
+    "": "A CFG scale below 5 leaves the prompt loose and colours pale; 5 to 15 is the usable range.",
+    EMBEDDED: "A CFG scale below 5 leaves the prompt loose: the embedded model wants that, others want 5 to 15.",
+}
 
 
 def advice(settings: bpy.types.PropertyGroup) -> list[str]:
@@ -24,7 +30,11 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
     if cfg > GREATEST_CFG:
         sentences.append("A CFG scale above 15 distorts colours; 5 to 15 is the usable range.")
     elif cfg < LEAST_CFG:
-        sentences.append("A CFG scale below 5 leaves the prompt loose and colours pale; 5 to 15 is the usable range.")
+        sentences.append(LOW_CFG.get(settings.diffusion.model, LOW_CFG[""]))
+    if settings.diffusion.model == EMBEDDED and (cfg > EMBEDDED_CFG or denoise > EMBEDDED_DENOISE):
+        sentences.append(
+            "The embedded model draws best at a CFG scale of 1.5 to 3 and a denoising strength of 0.2 to 0.35."
+        )
     if denoise > STRONG_DENOISE and cfg > 10:
         sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
     return sentences
