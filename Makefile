@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements/backend.txt requirements/development.txt
 
-.PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-matrix test-window bench zip clean
+.PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-training test-matrix test-window bench zip clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ test-backend: $(READY)
 test-blender: $(READY)
 	$(BIN)/python -m pytest tests/blender
 
+# The training recipe's own tests; it needs packages of its own.
+test-training: setup-training
+	$(BIN)/python -m pytest tests/training
+
 # The same tests on the oldest and the newest Blender, each in its own environment; the backend stays in ours.
 test-matrix: test-blender
 	tools/matrix.sh 4.2.23 python3.11
@@ -53,7 +57,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench.py
 
 zip: $(READY)
-	$(BIN)/python tools/package.py build
+	$(BIN)/python tools/package.py
 
 clean:
 	rm -rf build demo
