@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import bpy
 
-from ..backend.disk import output_folder
+from ..backend.disk import output_folder, write_atomically
 from ..backend.engine import choose_seed, with_seed
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
-from ..backend.request import Img2Img, Request, whole_side
+from ..backend.request import Img2Img, Request, make_settings, whole_side
 from . import jobs
 from .jobs import Job
 from .preferences import BACKENDS, preferences
 from .presets import apply_preset
-from .properties import SHADINGS, SOURCES, read_settings, write_settings
+from .properties import SHADINGS, SOURCES, read_settings
 from .scene.capture import capture, picture_size
 from .scene.state import changed
 
@@ -44,6 +43,7 @@ def main(arguments: list[str]) -> int:
 def render(parsed: argparse.Namespace) -> int:
     """Turn each frame into a picture in the output folder, named by its number, with its parameters inside."""
     scene = bpy.context.scene
+    make_settings(Img2Img, given_settings(parsed, Img2Img))  # complains before anything is changed
     if parsed.preset:
         apply_preset(parsed.preset)
     _use_backend(parsed)
@@ -63,9 +63,17 @@ def render(parsed: argparse.Namespace) -> int:
             scene.frame_set(frame)
             job = _frame_job(scene, settings, seed)
             _wait(job, f"[{count}/{len(frames)}] frame {frame}")
-            shutil.copyfile(job.results[0].path, path)
+            _keep(job, path)
             print(f"[{count}/{len(frames)}] frame {frame}: {path} in {job.seconds:.1f} s", flush=True)
     return 0
+
+
+def _keep(job: Job, path: Path) -> None:
+    """Put a job's picture into its place, whole or not at all."""
+    try:
+        write_atomically(path, Path(job.results[0].path).read_bytes())
+    except OSError as error:
+        raise DiffusionError(f"{path} could not be written: {error.strerror}.", "Choose another folder.") from error
 
 
 def _frame_job(scene: bpy.types.Scene, settings: dict[str, object], seed: int) -> Job:
@@ -139,7 +147,6 @@ def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
         settings.source = "CAMERA"
     if parsed.shading:
         settings.shading = parsed.shading.upper()
-    write_settings(scene, "img2img", {n: v for n, v in given_settings(parsed, Img2Img).items() if n != "seed"})
 
 
 def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, int]:

@@ -142,13 +142,16 @@ def _take(job: Job, event: Event) -> None:
         job.started = time.monotonic()
     job.progress, job.message, job.remedy = event.progress, event.message, event.remedy
     job.results, job.seconds = event.results, event.seconds
+    job.kind = event.kind
     if event.kind == "finished":
         try:
             job.apply(job)
         except DiffusionError as error:
             job.kind, job.message, job.remedy = "failed", error.sentence, error.remedy
-            return
-    job.kind = event.kind
+        except RuntimeError as error:  # what Blender raises
+            log.exception("%s could not be shown", job.title)
+            job.kind, job.message = "failed", f"The picture could not be shown: {error}"
+            job.remedy = f"It is kept at {job.results[0].path}."
     if event.kind == "failed":
         log.warning("%s failed: %s", job.title, job.sentence)
 

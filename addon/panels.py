@@ -104,7 +104,7 @@ class VIEWPORT_DIFFUSION_PT_sampling(DiffusionPanel, bpy.types.Panel):
             draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
         layout.prop(settings.diffusion, "sampler")
         layout.prop(settings.diffusion, "schedule")
-        layout.prop(settings.img2img, "exact_steps")
+        layout.prop(settings.diffusion, "exact_steps")
         kind = "own process" if preferences().backend == "subprocess" else "inside Blender"
         layout.label(text=f"Backend, {kind}: {jobs.backend_state()}", icon="SYSTEM")
 

@@ -30,7 +30,7 @@ MASK_SOURCES = (
     ("SELECTION", "Selected Objects", "Where the selected objects can be seen"),
     ("OBJECT", "Object", "Where one object can be seen"),
     ("MATERIAL", "Material", "Where one material can be seen"),
-    ("IMAGE", "Image", "The white parts of a black-and-white image, or its transparent ones"),
+    ("IMAGE", "Image", "The white parts of a black-and-white image, or the opaque ones of one with transparency"),
 )
 
 
@@ -94,7 +94,9 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
         name="Material", description="The material whose place is repainted", type=bpy.types.Material
     )
     mask_image: bpy.props.PointerProperty(
-        name="Mask Image", description="White, or transparent, is repainted", type=bpy.types.Image
+        name="Mask Image",
+        description="White is repainted; of an image with transparency, what is opaque",
+        type=bpy.types.Image,
     )
     inpaint_result: bpy.props.BoolProperty(
         name="Repaint Last Result",
@@ -127,16 +129,10 @@ def read_settings(scene: bpy.types.Scene, cls: type[Settings], **changes: Any) -
         group = own if item.name in own.bl_rna.properties else groups.diffusion
         value = getattr(group, item.name)
         # Blender keeps 32-bit floats: 0.6 comes back as 0.6000000238
+        if item.name == "model":
+            value = bpy.path.abspath(value) if value.startswith("//") else value
         values[item.name] = round(value, 6) if isinstance(value, float) else value
     return make_settings(cls, {**values, **changes})
-
-
-def write_settings(scene: bpy.types.Scene, operation: str, values: dict[str, Any]) -> None:
-    """Set some of an operation's properties by the settings' names."""
-    groups = scene.viewport_diffusion
-    own = getattr(groups, operation)
-    for name, value in values.items():
-        setattr(own if name in own.bl_rna.properties else groups.diffusion, name, value)
 
 
 CLASSES = (

@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         operation.add_argument("--init", type=Path, required=True, metavar="FILE", help="the picture to start from")
         if "mask" in cls.images:
             operation.add_argument(
-                "--mask", type=Path, required=True, metavar="FILE", help="white is repainted, or what is transparent"
+                "--mask",
+                type=Path,
+                required=True,
+                metavar="FILE",
+                help="white is repainted; of a file with transparency, what is opaque",
             )
         operation.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the PNGs go")
         _add_machine_flags(operation)

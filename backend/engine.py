@@ -12,6 +12,7 @@ from .models.load import Models, Options
 from .operations.run import Picture, Run
 from .request import RANDOM_SEED, Request
 
+NO_SEED = -1
 RANDOM_SEEDS = 2**31 - 1  # random seeds stay below this, so that Blender's integers can show and reuse them
 
 
@@ -35,8 +36,10 @@ class Engine:
 
 
 def choose_seed(request: Request) -> int:
-    """Return the request's seed, or a random one where it asks for that or has none."""
-    seed: int = getattr(request.settings, "seed", 0)
+    """Return the request's seed, a random one where it asks for that, or -1 where its operation has none."""
+    if not hasattr(request.settings, "seed"):
+        return NO_SEED
+    seed: int = request.settings.seed
     return random.randrange(RANDOM_SEEDS) if seed == RANDOM_SEED else seed
 
 

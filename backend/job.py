@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -14,7 +15,11 @@ from .events import Event, Result
 from .operations.run import Picture
 from .request import Request
 
+log = logging.getLogger(__name__)
+
 Emit = Callable[[Event], None]
+
+SEE_LOG = "Other settings may work; the backend's log says more."
 
 
 def create_job(root: Path, request: Request) -> Path:
@@ -56,6 +61,10 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
         emit(Event(job, "failed", message=error.sentence, remedy=error.remedy))
     except MemoryError:
         emit(Event(job, "failed", message="There was not enough memory.", remedy="Choose a smaller size."))
+    except (RuntimeError, ValueError) as error:  # what torch and diffusers raise; the next job may well run
+        log.exception("job %s", job)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        emit(Event(job, "failed", message=f"The picture could not be made: {reason}", remedy=SEE_LOG))
     except OSError as error:
         told = _disk_error(error, folder)
         emit(Event(job, "failed", message=told.sentence, remedy=told.remedy))

@@ -163,6 +163,9 @@ class Diffusion(Settings):
     height: int = setting(
         512, "Height", "Height of the picture in pixels", minimum=64, maximum=MAXIMUM_SIDE, step=SIDE_STEP
     )
+    exact_steps: bool = setting(
+        False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
+    )
 
     @property
     def full_prompt(self) -> str:
@@ -193,9 +196,6 @@ class Img2Img(Diffusion):
         "Resize Mode",
         "How a picture of other proportions is brought to the size",
         choices=RESIZE_MODES,
-    )
-    exact_steps: bool = setting(
-        False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
     )
     keep_alpha: bool = setting(True, "Keep Transparency", "Put the transparency of the input back on the result")
 
@@ -234,9 +234,6 @@ class Outpaint(Diffusion):
     label: ClassVar[str] = "Outpaint"
 
     denoising_strength: float = _denoising(0.8, "How freely the new border is invented")
-    exact_steps: bool = setting(
-        False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
-    )
     method: str = setting("mk2", "Method", "How the border is started", choices=OUTPAINT_METHODS)
     masked_content: str = setting(
         "fill", "Masked Content", "What the border starts from in the poor man's way", choices=MASKED_CONTENTS

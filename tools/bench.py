@@ -87,7 +87,7 @@ def main_thread(backend: str) -> None:
     bpy.context.preferences.addons[EXTENSION].preferences.backend = backend
     jobs, results = sys.modules[f"{EXTENSION}.addon.jobs"], sys.modules[f"{EXTENSION}.addon.scene.results"]
     request_module = sys.modules[f"{EXTENSION}.backend.request"]
-    scene = bpy.context.scene.name
+    scene = bpy.context.scene.session_uid
     for label in ("first job", "second job"):
         settings = request_module.Img2Img(prompt="a woman", width=1024, height=1024, steps=STEPS, seed=1)
         init = np.kron(picture(), np.ones((4, 4, 1), np.uint8))

@@ -7,7 +7,7 @@ import bpy
 from ...backend.request import Array, Img2Img, Inpaint, Request
 from .. import jobs
 from ..properties import read_settings
-from ..scene.capture import View, capture, current_view, picture_size
+from ..scene.capture import capture, current_view, picture_size
 from ..scene.images import read_image
 from ..scene.masks import current_mask
 from ..scene.results import VIEW_MARK, mark_of
@@ -40,18 +40,21 @@ class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
         width, height = picture_size(context.scene)
         properties = context.scene.viewport_diffusion
         settings = read_settings(context.scene, Inpaint, width=width, height=height)
-        view = current_view(context, width, height)
-        init = last_result(properties, view)
-        if init is None:
-            init = capture(context, width, height)
-        mask = current_mask(context, view)
-        return Request(settings, {"init": init, "mask": mask}), mark_of(view)
+        if properties.capture.source == "IMAGE":
+            init, mark = capture(context, width, height), ""
+        else:
+            view = current_view(context, width, height)
+            mark = mark_of(view)
+            init = last_result(properties, mark)
+            init = capture(context, width, height) if init is None else init
+        mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
+        return Request(settings, {"init": init, "mask": mask}), mark
 
 
-def last_result(properties: bpy.types.PropertyGroup, view: View) -> Array | None:
+def last_result(properties: bpy.types.PropertyGroup, mark: str) -> Array | None:
     """Return the pixels of the scene's last result if it shows that view and is to be repainted, else None."""
     image = properties.result
-    if not properties.capture.inpaint_result or image is None or image.get(VIEW_MARK) != mark_of(view):
+    if not properties.capture.inpaint_result or image is None or image.get(VIEW_MARK) != mark:
         return None
     return read_image(image)
 

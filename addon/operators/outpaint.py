@@ -6,6 +6,7 @@ import bpy
 
 from ...backend.request import Outpaint, Request
 from ..properties import read_settings
+from ..scene.capture import picture_size
 from ..scene.images import read_image
 from .picture import NeedsResult, PictureOperator
 
@@ -18,9 +19,9 @@ class VIEWPORT_DIFFUSION_OT_outpaint(NeedsResult, PictureOperator, bpy.types.Ope
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return the outpaint request of the scene's settings over its result."""
-        return Request(
-            read_settings(context.scene, Outpaint), {"init": read_image(context.scene.viewport_diffusion.result)}
-        ), ""
+        width, height = picture_size(context.scene)
+        init = read_image(context.scene.viewport_diffusion.result)
+        return Request(read_settings(context.scene, Outpaint, width=width, height=height), {"init": init}), ""
 
 
 register, unregister = bpy.utils.register_classes_factory((VIEWPORT_DIFFUSION_OT_outpaint,))

@@ -66,7 +66,7 @@ class PictureOperator:
     def _submit(self, context: bpy.types.Context) -> bool:
         try:
             request, view = self.request(context)
-            scene = context.scene.name
+            scene = context.scene.session_uid
             self._job = jobs.submit(request, self.bl_label, lambda job: apply_results(job.results, scene, view))
         except DiffusionError as error:
             self.report({"ERROR"}, str(error))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import bpy
 
 from ...backend.models.load import native_side
@@ -47,11 +45,8 @@ def size_line(context: bpy.types.Context) -> str:
     strength = settings.img2img.denoising_strength
     if strength == 0:
         return f"{width}×{height}, no steps: the capture itself"
-    plan = plan_steps(settings.diffusion.steps, strength, settings.img2img.exact_steps)
-    native = _native_side(settings.diffusion.model)
+    plan = plan_steps(settings.diffusion.steps, strength, settings.diffusion.exact_steps)
+    native = native_side(bpy.path.abspath(settings.diffusion.model))
     made = plan_size(width, height, native) if native else (width, height)
     size = f"{width}×{height}" if made == (width, height) else f"{made[0]}×{made[1]} → {width}×{height}"
     return f"{plan.executed} of {plan.schedule} steps, {size}"
-
-
-_native_side = functools.lru_cache(maxsize=16)(native_side)  # panels are drawn often, and models don't change

@@ -47,7 +47,9 @@ def picture_size(scene: bpy.types.Scene) -> tuple[int, int]:
 
 def current_view(context: bpy.types.Context, width: int, height: int) -> View:
     """Return the view that the scene's settings name as the source, for a picture of that size."""
-    if context.scene.viewport_diffusion.capture.source == "CAMERA":
+    settings = context.scene.viewport_diffusion.capture
+    rendered = settings.source != "IMAGE" and (settings.shading == "RENDER" or not can_draw())
+    if settings.source == "CAMERA" or rendered:
         return camera_view(context, width, height)
     space = find_viewport(context)[0]
     if space.region_3d.view_perspective == "CAMERA":
@@ -178,14 +180,20 @@ def render_camera(context: bpy.types.Context, width: int, height: int, transpare
                 filepath=str(path),
                 film_transparent=transparent,
                 use_file_extension=True,
+                use_border=False,
+                use_sequencer=False,
+                use_multiview=False,
             )
         )
         output = render.image_settings
         if hasattr(output, "media_type"):
             stack.enter_context(changed(output, media_type="IMAGE"))
         stack.enter_context(changed(output, file_format="PNG", color_mode="RGBA", color_depth="8"))
-        bpy.ops.render.render(write_still=True, scene=scene.name)
-        image = bpy.data.images.load(str(path))
+        try:
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+            image = bpy.data.images.load(str(path))
+        except RuntimeError as error:
+            raise InvalidRequest(f"The camera could not be rendered: {error}", "Try F12, which says more.") from error
         try:
             picture = read_image(image)
         finally:

@@ -11,10 +11,12 @@ from mathutils import Matrix
 from ...backend.errors import InvalidRequest
 from ...backend.request import Array
 from .. import compat
-from .capture import SUPERSAMPLING, View, find_viewport
+from .capture import SUPERSAMPLING, View, can_draw, find_viewport
 from .images import read_image
 
 SURFACES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+HALF_OPAQUE = 128  # of 255; alpha above it repaints
+UNFILLED = {"WIRE", "BOUNDS"}  # display types that hide nothing behind them
 REPAINTED, KEPT = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 
 # From an evaluated object and its triangles' material slots to whether each triangle is repainted.
@@ -59,12 +61,12 @@ def material_mask(context: bpy.types.Context, view: View, material: bpy.types.Ma
 
 
 def image_mask(image: bpy.types.Image | None) -> Array:
-    """Return an image's mask (float32 H×W): its transparent parts where it has any, else its white ones."""
+    """Return an image's mask (float32 H×W), by the web UI's rule: what is opaque if it has transparency, else white."""
     if image is None:
         raise InvalidRequest("No mask image is chosen.", "Choose a black-and-white image.")
     picture = read_image(image)
     if picture.shape[2] == 4 and picture[..., 3].min() < 255:
-        return (picture[..., 3] < 255).astype(np.float32)
+        return (picture[..., 3] > HALF_OPAQUE).astype(np.float32)
     weights = np.array([0.299, 0.587, 0.114], np.float32)  # luma, ITU-R BT.601
     return np.clip(picture[..., :3].astype(np.float32) @ weights / 255, 0, 1)
 
@@ -80,6 +82,10 @@ def draw_mask(context: bpy.types.Context, view: View, choose: Choice) -> Array:
     import gpu
     from gpu_extras.batch import batch_for_shader
 
+    if not can_draw():
+        raise InvalidRequest(
+            "This machine can't draw, so no mask comes from the scene.", "Install libegl1, or use a mask image."
+        )
     compat.start_gpu(context.scene)
     width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
@@ -98,10 +104,10 @@ def draw_mask(context: bpy.types.Context, view: View, choose: Choice) -> Array:
                     if len(part):
                         shader.uniform_float("color", colour)
                         batch_for_shader(shader, "TRIS", {"pos": points}, indices=part).draw(shader)
-            gpu.state.depth_mask_set(False)
-            gpu.state.depth_test_set("NONE")
             buffer = frame.read_color(0, 0, width, height, 4, 0, "UBYTE")
     finally:
+        gpu.state.depth_mask_set(False)
+        gpu.state.depth_test_set("NONE")
         offscreen.free()
     buffer.dimensions = width * height * 4
     red = np.array(buffer, dtype=np.uint8).reshape(height, width, 4)[::-1, :, 0]
@@ -115,7 +121,7 @@ def _surfaces(context: bpy.types.Context, choose: Choice) -> Iterator[tuple[Arra
     space = find_viewport(context)[0]
     for instance in context.evaluated_depsgraph_get().object_instances:
         item = instance.object
-        if item.type not in SURFACES or not instance.show_self:
+        if item.type not in SURFACES or not instance.show_self or item.display_type in UNFILLED:
             continue
         if not instance.is_instance and not item.original.visible_in_viewport_get(space):
             continue

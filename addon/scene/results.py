@@ -13,20 +13,22 @@ VIEW_MARK = "viewport_diffusion_view"  # custom property of a result: which view
 PLANE_HEIGHT = 2.0  # metres
 
 
-def apply_results(results: tuple[Result, ...], scene_name: str, view: str) -> list[bpy.types.Image]:
+def apply_results(results: tuple[Result, ...], scene_id: int, view: str) -> list[bpy.types.Image]:
     """Bring finished pictures into the file as packed images; the last becomes the scene's result, shown in editors.
 
-    view: the mark of the view that they show, "" for none. A scene that has gone meanwhile loses nothing but the mark.
+    scene_id: the session_uid of the scene that asked for them; where another file is open by now, they are only loaded.
+    view: the mark of the view that they show, "" for none.
     """
     images = []
     for result in results:
-        image = load_result(result, f"Diffusion {result.seed}")
+        image = load_result(result, f"Diffusion {result.seed}" if result.seed >= 0 else "Diffusion")
         image[VIEW_MARK] = view
         images.append(image)
-    scene = bpy.data.scenes.get(scene_name)
+    scene = next((scene for scene in bpy.data.scenes if scene.session_uid == scene_id), None)
     if scene is not None and images:
         scene.viewport_diffusion.result = images[-1]
-        scene.viewport_diffusion.last_seed = min(results[-1].seed, 2**31 - 1)
+        if results[-1].seed >= 0:
+            scene.viewport_diffusion.last_seed = min(results[-1].seed, 2**31 - 1)
         show_image(images[-1])
     return images
 

@@ -63,12 +63,12 @@ class Models:
 
 def native_side(name: str) -> int | None:
     """Return the side in pixels of the squares that a model was trained on, where its folder tells; loads nothing."""
-    folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
     try:
+        folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
         unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
         return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: "~name" of no user
         return None
 
 

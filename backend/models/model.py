@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PROMPTS_KEPT = 32
 LATENT_CHANNELS = 4  # of the families whose pipelines run here; inpainting UNets take 4 + 1 + 4
 INPAINTING_CHANNELS = 9
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
 MIDDLE_GREY = np.uint8(127)  # what such a model was shown in place of the masked part
 
 
@@ -35,6 +36,7 @@ class Model:
         self.device = device
         self.dtype = dtype
         self.native = native
+        self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
         self._prompts: OrderedDict[tuple[str, str, bool], dict[str, torch.Tensor]] = OrderedDict()
@@ -159,6 +161,6 @@ def memory_errors(doing: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"There was not enough memory to {doing}.", "Choose a smaller size.") from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not any(words in str(error) for words in NO_MEMORY):
             raise
         raise OutOfMemory(f"There was not enough memory to {doing}.", "Choose a smaller size.") from error

@@ -22,6 +22,7 @@ class Sampler:
     scheduler: str
     options: dict[str, object] = field(default_factory=dict)
     automatic: str = "Normal"
+    longest: int = 1000  # steps of a schedule
 
 
 # The web UI's name → the scheduler that does the same. "Automatic" follows the web UI: Karras for the DPM family.
@@ -42,8 +43,8 @@ SAMPLERS: dict[str, Sampler] = {
     "PLMS": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
     "UniPC": Sampler("UniPCMultistepScheduler"),
     "DEIS": Sampler("DEISMultistepScheduler"),
-    "LCM": Sampler("LCMScheduler"),
-    "TCD": Sampler("TCDScheduler"),
+    "LCM": Sampler("LCMScheduler", longest=50),
+    "TCD": Sampler("TCDScheduler", longest=50),
 }
 
 # Schedule → (what the scheduler is told, the spacing of its timesteps).

@@ -9,7 +9,7 @@ from ..imaging.pictures import flatten
 from ..imaging.resize import resize
 from ..request import Array, Img2Img, Request
 from .fit import fit_result
-from .plan import plan_size, plan_steps
+from .plan import plan_of, plan_size
 from .run import Picture, Run
 from .sampling import sample
 
@@ -33,7 +33,7 @@ def repaint(picture: Array, settings: Img2Img, run: Run) -> Array:
     run.say("Reading the picture")
     small = resize(picture, size.width, size.height, "just_resize")
     latents = model.encode(small)
-    plan = plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps)
+    plan = plan_of(settings)
     everything = np.ones(small.shape[:2], np.float32)
     with model.seeing(small, everything, torch.ones_like(latents[:, :1])):
         latents = sample(model, settings, plan, latents, run.seed, run.count)

@@ -14,7 +14,7 @@ from ..imaging.resize import resize
 from ..request import Array, Inpaint, Outpaint, Request
 from .fit import fit_result
 from .img2img import with_alpha_of
-from .plan import plan_size, plan_steps
+from .plan import plan_of, plan_size
 from .run import Picture, Run
 from .sampling import sample
 
@@ -35,7 +35,7 @@ def inpaint(request: Request, run: Run) -> list[Picture]:
         raise InvalidRequest(*BLANK_MASK)
     paint = only_masked if settings.inpaint_area == "only_masked" else whole_picture
     picture, canvas = paint(source, mask, settings, run)
-    return [Picture(with_alpha_of(canvas, picture), run.seed)]
+    return [Picture(with_alpha_of(canvas, picture) if settings.keep_alpha else picture, run.seed)]
 
 
 def whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run) -> tuple[Array, Array]:
@@ -94,7 +94,7 @@ def repaint_masked(
     keep_out = masks.latent_mask(mask if latent_mask is None else latent_mask, *shape)
     weights = torch.from_numpy(keep_out)[None, None].to(latents)
     latents = start_masked(latents, weights, content, run.seed)
-    plan = plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps)
+    plan = plan_of(settings)
     with model.seeing(small, small_mask, weights):
         latents = sample(model, settings, plan, latents, run.seed, run.count, mask=weights)
     run.say("Painting the picture")

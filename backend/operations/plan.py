@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..request import SIDE_STEP
+from ..models.samplers import SAMPLERS
+from ..request import SIDE_STEP, Img2Img, Outpaint
 
 GREATEST_STRENGTH = 0.999  # the web UI's cap on the strength that the steps are counted from
 LONGEST_SCHEDULE = 1000  # steps; a model has no more noise levels than this
@@ -27,16 +28,20 @@ class StepPlan(NamedTuple):
         return min(1.0, (self.executed + 1e-6) / self.schedule)
 
 
-def plan_steps(steps: int, denoising_strength: float, exactly: bool = False) -> StepPlan:
+def plan_steps(
+    steps: int, denoising_strength: float, exactly: bool = False, longest: int = LONGEST_SCHEDULE
+) -> StepPlan:
     """Return the schedule and the steps run for a denoising strength in 0–1, as the web UI counts them.
 
     Normally floor(d′·S) + 1 of S steps run, with d′ = min(d, 0.999); exactly: S steps of a schedule of floor(S/d′).
-    A strength too low for its steps lengthens the schedule to at most 1000 and runs at least one step.
+    A strength too low for its steps lengthens the schedule to at most `longest`, which a sampler may set lower than
+    the model's 1000 noise levels, and runs at least one step.
     """
     strength = min(denoising_strength, GREATEST_STRENGTH)
+    steps = min(steps, longest)
     if not exactly:
         return StepPlan(steps, min(steps, math.floor(strength * steps) + 1))
-    schedule = LONGEST_SCHEDULE if strength * LONGEST_SCHEDULE <= steps else math.floor(steps / strength)
+    schedule = longest if strength * longest <= steps else math.floor(steps / strength)
     return StepPlan(schedule, min(steps, schedule))
 
 
@@ -45,6 +50,12 @@ class Size(NamedTuple):
 
     width: int
     height: int
+
+
+def plan_of(settings: Img2Img | Outpaint) -> StepPlan:
+    """Return the steps of an operation's settings, within what its sampler can do."""
+    longest = SAMPLERS[settings.sampler].longest
+    return plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps, longest)
 
 
 def plan_size(width: int, height: int, native: int, multiple: int = SIDE_STEP) -> Size:

@@ -33,7 +33,7 @@ def sample(
     report(done, total) counts model calls.
     """
     pipe = model.pipe
-    pipe.scheduler = build_scheduler(settings.sampler, settings.schedule, pipe.scheduler.config)
+    pipe.scheduler = build_scheduler(settings.sampler, settings.schedule, model.noise_schedule)
     if mask is not None:
         blend_predictions(pipe.scheduler, init, mask)
     guided = settings.cfg_scale > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from pathlib import Path
@@ -32,8 +33,7 @@ class EmbeddedBackend:
         self._events.put(Event(folder.name, "queued", message="Waiting"))
         self._waiting.put(folder)
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._work, name="viewport-diffusion", daemon=True)
-            self._thread.start()
+            self._start()
         return folder.name
 
     def poll(self) -> list[Event]:
@@ -44,6 +44,8 @@ class EmbeddedBackend:
         if current and self._thread is not None and not self._thread.is_alive():
             self._current = None  # a bug ended the thread; its traceback is on the console
             events.append(Event(current, "failed", message="The embedded backend stopped.", remedy=SEE_CONSOLE))
+            if not self._waiting.empty():
+                self._start()
         return events
 
     def cancel(self, job: str) -> None:
@@ -54,12 +56,17 @@ class EmbeddedBackend:
 
     def close(self) -> None:
         if self._thread is not None and self._thread.is_alive():
-            while not self._waiting.empty():
-                self._cancelled.add(self._waiting.get_nowait().name)  # type: ignore[union-attr]  # None comes last
+            with contextlib.suppress(queue.Empty):
+                while (folder := self._waiting.get_nowait()) is not None:
+                    self._cancelled.add(folder.name)
             if self._current:
                 self._cancelled.add(self._current)
             self._waiting.put(None)
             self._thread.join(STOP_TIME)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="viewport-diffusion", daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
         while (folder := self._waiting.get()) is not None:

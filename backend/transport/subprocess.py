@@ -33,6 +33,7 @@ CAUSES = (
     ("No space left on device", "The disk is full.", "Make room and generate again."),
     ("CUDA driver", "The graphics driver does not fit the installed torch.", "Update the driver, or choose CPU."),
     ("out of memory", "The device ran out of memory.", "Choose a smaller size and generate again."),
+    ("not enough memory", "There was not enough memory.", "Choose a smaller size and generate again."),
     ("can't allocate memory", "There was not enough memory.", "Choose a smaller size and generate again."),
 )
 KILLED = "The backend's process was killed"
@@ -49,17 +50,19 @@ class _Worker:
     def listen(self) -> None:
         """Read the child's lines until they end; runs on a thread of its own."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with contextlib.suppress(json.JSONDecodeError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    self.heard.put(message)
-        self.heard.put(None)
+        try:
+            for line in self.process.stdout:
+                with contextlib.suppress(json.JSONDecodeError, RecursionError):
+                    message = json.loads(line)
+                    if isinstance(message, dict):
+                        self.heard.put(message)
+        finally:
+            self.heard.put(None)
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one line; a child that died in between is noticed by its silence."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
@@ -130,7 +133,7 @@ class SubprocessBackend:
         if worker is None:
             return
         assert worker.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):
             worker.process.stdin.close()
         try:
             worker.process.wait(STOP_TIME)
@@ -161,6 +164,7 @@ class SubprocessBackend:
                     env=worker_environment(self._options.online),
                     text=True,
                     encoding="utf-8",
+                    errors="replace",
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would open a console
                 )
         except OSError as error:

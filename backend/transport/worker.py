@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..engine import Engine
+from ..errors import DiffusionError
 from ..events import Event
 from ..job import run_job
 from ..models.load import Options, choose_device, quiet_libraries
@@ -24,7 +25,7 @@ def main(options: Options) -> int:
     engine = Engine(options)
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[str] = set()
-    threading.Thread(target=_listen, args=(waiting, cancelled), daemon=True).start()
+    threading.Thread(target=_listen, args=(_claim_standard_input(), waiting, cancelled), daemon=True).start()
     _send(wire, _hello(options))
 
     def emit(event: Event) -> None:
@@ -47,16 +48,25 @@ def _claim_standard_output() -> IO[str]:
     return wire
 
 
+def _claim_standard_input() -> IO[str]:
+    """Keep a copy of descriptor 0 for the orders, and close 0 to all others: on Windows imports can hang on it."""
+    orders = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return orders
+
+
 def _send(wire: IO[str], message: dict[str, Any]) -> None:
     try:
         wire.write(json.dumps(message) + "\n")
         wire.flush()
-    except BrokenPipeError:
+    except OSError:
         os._exit(0)  # the parent is gone
 
 
-def _listen(waiting: queue.Queue[dict[str, Any]], cancelled: set[str]) -> None:
-    for line in sys.stdin:
+def _listen(orders: IO[str], waiting: queue.Queue[dict[str, Any]], cancelled: set[str]) -> None:
+    for line in orders:
         try:
             message = json.loads(line)
             kind, job = message["type"], str(message["job"])
@@ -73,7 +83,10 @@ def _listen(waiting: queue.Queue[dict[str, Any]], cancelled: set[str]) -> None:
 def _hello(options: Options) -> dict[str, Any]:
     import torch
 
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+    except DiffusionError:
+        device = options.device  # the first job says what is wrong with it
     total = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else _system_memory()
     return {
         "type": "hello",

@@ -149,3 +149,18 @@ def test_progress_never_says_done_before_the_picture(engine: Engine, picture: Pi
 def test_a_missing_model_is_a_sentence_without_the_network(engine: Engine, picture: Picture, name: str) -> None:
     with pytest.raises(ModelError):
         run(Engine(), img2img(picture, model=name))
+
+
+def test_an_earlier_sampler_leaves_no_trace(engine: Engine, picture: Picture) -> None:
+    request = img2img(picture, sampler="DPM++ 2M", steps=6)
+    before = run(engine, request)
+    for sampler in ("DPM++ 3M", "DPM++ 2M SDE", "DEIS"):
+        run(engine, img2img(picture, sampler=sampler))
+    assert np.array_equal(run(engine, request), before)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 60}, {"steps": 20, "exact_steps": True, "denoising_strength": 0.05}])
+def test_a_distilled_sampler_stays_within_its_schedule(
+    engine: Engine, picture: Picture, settings: dict[str, Any]
+) -> None:
+    assert run(engine, img2img(picture, sampler="LCM", **settings)).shape == picture.shape
