@@ -9,8 +9,8 @@ from pathlib import Path
 
 import bpy
 
-from ..backend.disk import output_folder, write_atomically
-from ..backend.engine import choose_seed, with_seed
+from ..backend.disk import copy_whole, output_folder
+from ..backend.engine import choose_seed
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
 from ..backend.request import Img2Img, Request, make_settings, whole_side
@@ -51,9 +51,8 @@ def render(parsed: argparse.Namespace) -> int:
     output = output_folder(parsed.output)
     _set_up(scene, parsed)
     settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
-    seed = choose_seed(
-        Request(read_settings(scene, Img2Img, **settings), {})
-    )  # one seed for all: frames belong together
+    # One seed for all: frames belong together.
+    settings["seed"] = choose_seed(Request(read_settings(scene, Img2Img, **settings), {}))
     with changed(scene, frame_current=scene.frame_current):
         for count, frame in enumerate(frames, 1):
             path = output / f"{frame:04d}.png"
@@ -61,27 +60,17 @@ def render(parsed: argparse.Namespace) -> int:
                 print(f"[{count}/{len(frames)}] frame {frame}: {path} is there already", flush=True)
                 continue
             scene.frame_set(frame)
-            job = _frame_job(scene, settings, seed)
+            job = _frame_job(scene, settings)
             _wait(job, f"[{count}/{len(frames)}] frame {frame}")
-            _keep(job, path)
+            copy_whole(Path(job.results[0].path), path)
             print(f"[{count}/{len(frames)}] frame {frame}: {path} in {job.seconds:.1f} s", flush=True)
     return 0
 
 
-def _keep(job: Job, path: Path) -> None:
-    """Put a job's picture into its place, whole or not at all."""
-    try:
-        write_atomically(path, Path(job.results[0].path).read_bytes())
-    except OSError as error:
-        raise DiffusionError(f"{path} could not be written: {error.strerror}.", "Choose another folder.") from error
-
-
-def _frame_job(scene: bpy.types.Scene, settings: dict[str, object], seed: int) -> Job:
-    request = Request(
-        read_settings(scene, Img2Img, **settings),
-        {"init": capture(bpy.context, int(str(settings["width"])), int(str(settings["height"])))},
-    )
-    return jobs.submit(with_seed(request, seed), f"Frame {scene.frame_current}", lambda job: None)
+def _frame_job(scene: bpy.types.Scene, settings: dict[str, object]) -> Job:
+    chosen = read_settings(scene, Img2Img, **settings)
+    request = Request(chosen, {"init": capture(bpy.context, chosen.width, chosen.height)})
+    return jobs.submit(request, f"Frame {scene.frame_current}", lambda job: None)
 
 
 def _wait(job: Job, label: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from ..backend.request import Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
+from ..backend.request import AnySettings, Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
 
 LARGEST_INTEGER = 2**31 - 1  # Blender's integers are 32 bits wide
 
@@ -120,7 +120,7 @@ class VIEWPORT_DIFFUSION_PG_settings(bpy.types.PropertyGroup):
     last_seed: bpy.props.IntProperty(name="Last Seed", default=-1, options={"HIDDEN"})
 
 
-def read_settings(scene: bpy.types.Scene, cls: type[Settings], **changes: Any) -> Settings:
+def read_settings(scene: bpy.types.Scene, cls: type[AnySettings], **changes: Any) -> AnySettings:
     """Return the checked settings of one operation from the scene's properties, with some of them changed."""
     groups = scene.viewport_diffusion
     own = getattr(groups, cls.operation)

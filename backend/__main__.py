@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .disk import output_folder, write_atomically
+from .disk import copy_whole, output_folder
 from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
@@ -118,10 +118,7 @@ def _keep(result: Result, output: Path) -> Path:
     from .imaging.files import numbered_path
 
     path = numbered_path(output, result.seed)
-    try:
-        write_atomically(path, Path(result.path).read_bytes())
-    except OSError as error:
-        raise DiffusionError(f"{path} could not be written: {error.strerror}.", "Choose another folder.") from error
+    copy_whole(Path(result.path), path)
     return path
 
 

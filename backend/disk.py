@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from .errors import InvalidRequest
+from .errors import DiffusionError, InvalidRequest
 
 
 def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
@@ -35,3 +35,11 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
     return path
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a finished picture to where it is wanted, whole or not at all; raises DiffusionError where it can't be."""
+    try:
+        write_atomically(target, source.read_bytes())
+    except OSError as error:
+        raise DiffusionError(f"{target} could not be written: {error.strerror}.", "Choose another folder.") from error

@@ -17,7 +17,6 @@ Ints = NDArray[np.int64]
 
 RIG = "game_engine"
 ETHNICITIES = ("african", "asian", "caucasian")
-AGES = ("child", "young", "old")
 LEVELS = ("min", "average", "max")
 UNITS_PER_METRE = 10.0  # MakeHuman measures in decimetres
 

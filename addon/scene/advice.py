@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ...backend.models.load import native_side
+from ...backend.models.samplers import SAMPLERS
 from ...backend.operations.plan import plan_size, plan_steps
 from ...backend.request import EMBEDDED
 from .capture import picture_size
@@ -45,8 +46,9 @@ def size_line(context: bpy.types.Context) -> str:
     strength = settings.img2img.denoising_strength
     if strength == 0:
         return f"{width}×{height}, no steps: the capture itself"
-    plan = plan_steps(settings.diffusion.steps, strength, settings.diffusion.exact_steps)
-    native = native_side(bpy.path.abspath(settings.diffusion.model))
+    shared = settings.diffusion
+    plan = plan_steps(shared.steps, strength, shared.exact_steps, SAMPLERS[shared.sampler].longest)
+    native = native_side(bpy.path.abspath(shared.model))
     made = plan_size(width, height, native) if native else (width, height)
     size = f"{width}×{height}" if made == (width, height) else f"{made[0]}×{made[1]} → {width}×{height}"
     return f"{plan.executed} of {plan.schedule} steps, {size}"

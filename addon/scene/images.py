@@ -45,19 +45,6 @@ def encode_srgb(linear: Array) -> Array:
     return np.where(clipped <= LEAST_LINEAR, clipped * 12.92, curved).astype(np.float32)
 
 
-def new_image(name: str, pixels: Array) -> bpy.types.Image:
-    """Return a new packed byte image of those pixels (uint8 H×W×3 or H×W×4 sRGB, top row first)."""
-    height, width = pixels.shape[:2]
-    if pixels.shape[2] == 3:
-        pixels = np.dstack([pixels, np.full((height, width), 255, np.uint8)])
-    image = bpy.data.images.new(name, width, height, alpha=True)
-    flat = np.ascontiguousarray(pixels[::-1]).astype(np.float32).ravel() / np.float32(255)
-    image.pixels.foreach_set(flat)
-    image.update()
-    image.pack()
-    return image
-
-
 def load_result(result: Result, name: str) -> bpy.types.Image:
     """Return a finished picture as a packed image of the file, with the infotext that tells how it was made.
 

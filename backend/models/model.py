@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PROMPTS_KEPT = 32
-LATENT_CHANNELS = 4  # of the families whose pipelines run here; inpainting UNets take 4 + 1 + 4
-INPAINTING_CHANNELS = 9
+INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
 MIDDLE_GREY = np.uint8(127)  # what such a model was shown in place of the masked part
 
