@@ -1,4 +1,4 @@
-"""Pictures on disk with their infotext inside: encoded, read back, saved whole or not at all, and numbered."""
+"""Pictures on disk with their infotext inside: encoded, saved whole or not at all, and numbered."""
 
 from __future__ import annotations
 
@@ -11,42 +11,14 @@ from PIL import Image, PngImagePlugin
 
 from ..disk import write_atomically
 from ..errors import InvalidRequest
-from . import infotext
+from .metadata import EXIF_IFD, PNG_KEY, USER_COMMENT, user_comment
 from .pictures import Picture, require_picture, to_pillow
 
 ImageFormat: TypeAlias = Literal["png", "jpg", "jpeg", "webp"]
 
-PNG_KEY = "parameters"
-EXIF_IFD = 0x8769
-USER_COMMENT = 0x9286
-UNICODE_PREFIX = b"UNICODE\0"
-ASCII_PREFIX = b"ASCII\0\0\0"
 COUNTER = re.compile(r"(\d{5,})(?=\D|$)")
 EXIF_LIMIT = 65000
 """Bytes of EXIF that a JPEG can hold (its segment ends at 65,533)."""
-
-
-def user_comment(text: str) -> bytes:
-    """The EXIF field UserComment that holds a text: the eight bytes "UNICODE\\0", then UTF-16, high byte first."""
-    return UNICODE_PREFIX + text.encode("utf-16-be")
-
-
-def text_of_user_comment(value: object) -> str:
-    """The text in an EXIF UserComment of any of its encodings, UTF-16 of either byte order included."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, bytes):
-        return ""
-    prefix, body = value[:8], value[8:]
-    if prefix == UNICODE_PREFIX:
-        if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return body.decode("utf-16", errors="replace")
-        # Without a byte order mark, the zero bytes of plain letters tell which end comes first.
-        little = body[1::2].count(0) > body[0::2].count(0)
-        return body.decode("utf-16-le" if little else "utf-16-be", errors="replace")
-    if prefix in (ASCII_PREFIX, bytes(8)):
-        return body.decode("utf-8", errors="replace").strip("\0")
-    return value.decode("utf-8", errors="replace").strip("\0")
 
 
 def _exif(text: str) -> Image.Exif:
@@ -82,31 +54,6 @@ def encode(picture: Picture, text: str = "", image_format: ImageFormat = "png", 
     else:
         raise InvalidRequest(f"Pictures can't be saved as “{image_format}”.", "Choose png, jpg or webp.")
     return stream.getvalue()
-
-
-def read_infotext(source: Path | str | bytes) -> str:
-    """The infotext inside an image file (path, or the file's bytes), "" where it has none.
-
-    Looks in PNG text, in EXIF UserComment (JPEG, WebP, AVIF, PNG), in GIF comments and in NovelAI's JSON. Raises
-    InvalidRequest where the file can't be read as an image.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            # Text chunks may follow the pixels in a PNG, so the whole file is read.
-            image.load()
-            found = dict(image.info)
-            comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidRequest("The file can't be read as an image.", "Choose a PNG, JPEG or WebP file.") from error
-    if isinstance(found.get(PNG_KEY), str):
-        return str(found[PNG_KEY])
-    if comment is not None:
-        return text_of_user_comment(comment)
-    text = found.get("Comment", found.get("comment", ""))
-    text = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else str(text)
-    if found.get("Software") == "NovelAI":
-        return infotext.from_novelai(text, str(found.get("Description", ""))) or ""
-    return text
 
 
 def format_of(path: Path) -> ImageFormat:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import string
+import struct
+import subprocess
+import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from backend.errors import InvalidRequest
-from backend.imaging import files, infotext
+from backend.imaging import files, infotext, metadata
 from backend.imaging.files import ImageFormat
 from backend.imaging.pictures import Picture, load
 
@@ -159,10 +164,10 @@ TEXT = infotext.write("a knight, 漢字 🙂", "blurry", PARAMETERS)
 @pytest.mark.parametrize("text", [TEXT, "plain, Steps: 3", ""])
 def test_files_give_their_infotext_back(image_format: ImageFormat, text: str, tmp_path: Path) -> None:
     content = files.encode(noise(), text, image_format)
-    assert files.read_infotext(content) == text
+    assert metadata.read_infotext(content) == text
     path = tmp_path / f"new/picture.{image_format}"
     files.save(noise(), path, text)
-    assert files.read_infotext(path) == text and load(path).shape == (16, 24, 3)
+    assert metadata.read_infotext(path) == text and load(path).shape == (16, 24, 3)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
@@ -178,26 +183,26 @@ def test_plain_text_is_a_text_chunk_that_every_reader_knows() -> None:
 
 
 def test_user_comments_of_other_programs() -> None:
-    assert files.user_comment("ab") == b"UNICODE\0\0a\0b"
-    assert files.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16-le")) == "abc"
-    assert files.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16")) == "abc"
-    assert files.text_of_user_comment(b"ASCII\0\0\0abc") == "abc"
-    assert files.text_of_user_comment(b"\0" * 8 + b"abc\0") == "abc"
-    assert files.text_of_user_comment(b"abc") == "abc" and files.text_of_user_comment("abc") == "abc"
-    assert files.text_of_user_comment(5) == ""
+    assert metadata.user_comment("ab") == b"UNICODE\0\0a\0b"
+    assert metadata.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16-le")) == "abc"
+    assert metadata.text_of_user_comment(b"UNICODE\0" + "abc".encode("utf-16")) == "abc"
+    assert metadata.text_of_user_comment(b"ASCII\0\0\0abc") == "abc"
+    assert metadata.text_of_user_comment(b"\0" * 8 + b"abc\0") == "abc"
+    assert metadata.text_of_user_comment(b"abc") == "abc" and metadata.text_of_user_comment("abc") == "abc"
+    assert metadata.text_of_user_comment(5) == ""
 
 
 def test_gif_comment_and_novelai() -> None:
     stream = io.BytesIO()
     Image.fromarray(noise()).convert("P").save(stream, "GIF", comment=b"a\nSteps: 3")
-    assert files.read_infotext(stream.getvalue()) == "a\nSteps: 3"
+    assert metadata.read_infotext(stream.getvalue()) == "a\nSteps: 3"
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("Software", "NovelAI")
     chunks.add_text("Description", "a girl")
     chunks.add_text("Comment", json.dumps({"steps": 28, "sampler": "k_euler", "seed": 5, "scale": 11, "uc": "bad"}))
     stream = io.BytesIO()
     Image.fromarray(noise()).save(stream, "PNG", pnginfo=chunks)
-    parsed = infotext.parse(files.read_infotext(stream.getvalue()))
+    parsed = infotext.parse(metadata.read_infotext(stream.getvalue()))
     assert (parsed["Prompt"], parsed["Negative prompt"], parsed["CFG scale"]) == ("a girl", "bad", "11")
     assert infotext.from_novelai("rubbish") is None and infotext.from_novelai("[1]") is None
 
@@ -206,7 +211,7 @@ def test_wrong_files_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("no image")
     for source in (tmp_path / "x.png", tmp_path / "none.png", b"", tmp_path):
         with pytest.raises(InvalidRequest):
-            files.read_infotext(source)
+            metadata.read_infotext(source)
     with pytest.raises(InvalidRequest):
         files.encode(noise(channels=4), "", "jpg")
     with pytest.raises(InvalidRequest):
@@ -227,7 +232,7 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_rubbish(
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         files.save(noise(), path, "new")
-    assert files.read_infotext(path) == "old" and list(tmp_path.iterdir()) == [path]
+    assert metadata.read_infotext(path) == "old" and list(tmp_path.iterdir()) == [path]
 
 
 @settings(max_examples=20, deadline=None)
@@ -247,3 +252,70 @@ def test_numbered_files(tmp_path: Path) -> None:
     assert [files.save_numbered(noise(), folder, seed, TEXT).name for seed in (5, 6)] == ["00000-5.png", "00001-6.png"]
     (folder / "99999-1.png").touch()
     assert files.numbered_path(folder, 7, "webp").name == "100000-7.webp"
+
+
+def pillow_bytes(image_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(noise()).save(stream, image_format, **options)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def exif_of(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E] = "a description before it"
+    exif.get_ifd(metadata.EXIF_IFD)[metadata.USER_COMMENT] = metadata.user_comment(text)
+    return exif
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_exif_of_every_format_that_has_it_is_read(image_format: str) -> None:
+    content = pillow_bytes(image_format, exif=exif_of(TEXT))
+    assert metadata.read_infotext(content) == TEXT
+    assert metadata.read_infotext(pillow_bytes(image_format)) == ""
+
+
+def test_exif_of_either_byte_order_is_read() -> None:
+    little = exif_of("a knight").tobytes()
+    comment = metadata.user_comment("a knight")
+    directory = struct.pack(">HHHIII", 1, metadata.EXIF_IFD, 4, 1, 26, 0)
+    inner = struct.pack(">HHHIII", 1, metadata.USER_COMMENT, 7, len(comment), 44, 0)
+    big = b"Exif\0\0MM\0*" + struct.pack(">I", 8) + directory + inner + comment
+    for exif in (little, big):
+        assert metadata.read_infotext(pillow_bytes("JPEG", exif=exif)) == "a knight"
+
+
+def test_compressed_png_texts_and_jpeg_comments_are_read() -> None:
+    for name in ("plain", "漢字"):
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("parameters", name, zip=True)
+        assert metadata.read_infotext(pillow_bytes("PNG", pnginfo=chunks)) == name
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", "plain", zip=True)
+    assert b"zTXtparameters" in pillow_bytes("PNG", pnginfo=chunks)
+    assert metadata.read_infotext(pillow_bytes("PNG", pnginfo=chunks)) == "plain"
+    assert metadata.read_infotext(pillow_bytes("JPEG", comment=b"a\nSteps: 3")) == "a\nSteps: 3"
+
+
+def test_a_compressed_text_never_fills_the_memory() -> None:
+    packed = b"parameters\0\0" + zlib.compress(bytes(50 * 2**20))
+    chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
+    content = pillow_bytes("PNG")
+    assert len(metadata.read_infotext(content[:33] + chunk + content[33:])) == metadata.LARGEST_TEXT
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "AVIF"]), st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(image_format: str, data: st.DataObject) -> None:
+    options = {} if image_format == "GIF" else {"exif": exif_of(TEXT)}
+    content = bytearray(pillow_bytes(image_format, **options))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InvalidRequest):
+        metadata.read_infotext(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+def test_reading_infotext_needs_no_pillow() -> None:
+    program = "import sys, backend.imaging.metadata; print('PIL' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    assert result.stdout.strip() == "False"
