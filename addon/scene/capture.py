@@ -24,6 +24,7 @@ from .state import changed
 SUPERSAMPLING = 2  # draws are made this many times larger and averaged down: smooth edges whatever the preferences say
 BRIGHT_LIGHT = "paint.sl"  # a studio light that comes with Blender
 EGL_PLATFORM_SURFACELESS = 0x31DD  # from the EGL registry, EGL_MESA_platform_surfaceless
+SKETCH_SOURCE = "viewport_diffusion_source"  # custom property of a sketch: the source that it was painted over
 HALF_SENSOR = 36.0  # mm; half the width of the viewport's own sensor, twice as wide as a camera's
 
 
@@ -48,13 +49,22 @@ def picture_size(scene: bpy.types.Scene) -> tuple[int, int]:
 def current_view(context: bpy.types.Context, width: int, height: int) -> View:
     """Return the view that the scene's settings name as the source, for a picture of that size."""
     settings = context.scene.viewport_diffusion.capture
-    rendered = settings.source != "IMAGE" and (settings.shading == "RENDER" or not can_draw())
-    if settings.source == "CAMERA" or rendered:
+    source = view_source(context.scene)
+    rendered = source != "IMAGE" and (settings.shading == "RENDER" or not can_draw())
+    if source == "CAMERA" or rendered:
         return camera_view(context, width, height)
     space = find_viewport(context)[0]
     if space.region_3d.view_perspective == "CAMERA":
         return camera_view(context, width, height)
     return viewport_view(space, width, height)
+
+
+def view_source(scene: bpy.types.Scene) -> str:
+    """Return the source whose view counts, VIEWPORT, CAMERA or IMAGE (none): of a sketch what it was painted over."""
+    settings = scene.viewport_diffusion.capture
+    if settings.source != "SKETCH":
+        return settings.source
+    return settings.sketch.get(SKETCH_SOURCE, "IMAGE") if settings.sketch is not None else "IMAGE"
 
 
 def camera_view(context: bpy.types.Context, width: int, height: int) -> View:
@@ -109,6 +119,10 @@ def capture(context: bpy.types.Context, width: int, height: int) -> Array:
         if settings.image is None:
             raise InvalidRequest("No image is chosen as the source.", "Choose one, or choose Viewport or Camera.")
         return read_image(settings.image)
+    if settings.source == "SKETCH":
+        if settings.sketch is None:
+            raise InvalidRequest("There is no sketch yet.", "Start one with Paint over Capture.")
+        return np.ascontiguousarray(read_image(settings.sketch)[..., :3])
     if settings.shading == "RENDER" or not can_draw():
         camera_view(context, width, height)  # complains where there is no camera
         return render_camera(context, width, height, settings.transparent)

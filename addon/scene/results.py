@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bpy
+import numpy as np
 
 from ...backend.events import Result
+from ...backend.request import Array
 from .. import compat
-from .capture import View
-from .images import load_result
+from .capture import View, current_view, view_source
+from .images import load_result, make_preview
 
 VIEW_MARK = "viewport_diffusion_view"  # custom property of a result: which view it shows
 PLANE_HEIGHT = 2.0  # metres
@@ -46,6 +48,32 @@ def mark_of(view: View) -> str:
     """Return a mark that two looks share only if they show the same from the same place at the same size."""
     numbers = [f"{value:.4f}" for matrix in (view.view_matrix, view.projection) for row in matrix for value in row]
     return f"{view.width}×{view.height} {' '.join(numbers)}"
+
+
+def source_mark(context: bpy.types.Context, width: int, height: int) -> str:
+    """Return the mark of the view that a picture of that size from the scene's source shows, "" for none.
+
+    A sketch shows the view that it was painted over, wherever the camera is by now.
+    """
+    settings = context.scene.viewport_diffusion.capture
+    if settings.source == "SKETCH":
+        return settings.sketch.get(VIEW_MARK, "") if settings.sketch is not None else ""
+    return "" if view_source(context.scene) == "IMAGE" else mark_of(current_view(context, width, height))
+
+
+def new_image(pixels: Array, name: str, view: str) -> bpy.types.Image:
+    """Return a new packed image of the file from pixels (uint8 H×W×3 sRGB), with the mark of the view that it shows."""
+    height, width = pixels.shape[:2]
+    image = bpy.data.images.new(name, width, height, alpha=False)
+    levels = np.ones((height, width, 4), np.float32)
+    levels[..., :3] = pixels[::-1] / np.float32(255)
+    image.pixels.foreach_set(levels.ravel())
+    image.update()
+    image.pack()
+    make_preview(image)
+    image.use_fake_user = True  # saved even while nothing shows it
+    image[VIEW_MARK] = view
+    return image
 
 
 def add_plane(context: bpy.types.Context, image: bpy.types.Image) -> bpy.types.Object:
