@@ -1,0 +1,226 @@
+"""From prompts in the web UI's syntax to what the denoiser takes: chunks of tokens, weights, one text a step."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import InvalidRequest, ModelError
+from ..prompts import BREAK, plain, plan, schedule, weigh
+
+TEXTS_KEPT = 64
+COMMA_REACH = 20  # tokens at a chunk's end in which a comma moves the break, the web UI's default
+Cache = OrderedDict[tuple[str, int], "Conditioning"]
+
+# What encode_prompt of a pipeline that takes texts whole returns, by the start of its class's name.
+WHOLE_TEXT = {r"StableDiffusion3(?!\d)": ("embeds", "", "pooled", ""), r"Flux(?!\d)": ("embeds", "pooled", "text_ids")}
+
+
+class Conditioning(NamedTuple):
+    """A text as the denoiser takes it: embeds (1×T×D float32), pooled (1×P float32), other tensors by their names.
+
+    T is 77 for each chunk of a text in CLIP's models. Only some families have pooled, or anything else.
+    """
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None = None
+    extra: Mapping[str, torch.Tensor] = MappingProxyType({})
+
+
+Texts = list[tuple[int, Conditioning]]  # each with the last step that it holds for, from 1
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A negative prompt and the parts of a prompt that AND joins, with their weights, each as it is at which step."""
+
+    negative: Texts
+    positives: list[tuple[float, Texts]]
+
+    def at(self, step: int) -> tuple[Conditioning, list[tuple[float, Conditioning]]]:
+        """Return the negative, and the positives with their weights, at a step, from 0; the last text holds on."""
+        return _at(self.negative, step), [(weight, _at(texts, step)) for weight, texts in self.positives]
+
+    def arguments(self, count: int) -> dict[str, torch.Tensor]:
+        """Return a diffusers pipeline's arguments in place of `count` prompts: the first part as it starts."""
+        first = _at(self.positives[0][1], 0)
+        result = {"prompt_embeds": first.embeds.repeat(count, 1, 1)}
+        if first.pooled is not None:
+            result["pooled_prompt_embeds"] = first.pooled.repeat(count, 1)
+        return result
+
+
+def _at(texts: Texts, step: int) -> Conditioning:
+    return next((conditioning for last, conditioning in texts if step < last), texts[-1][1])
+
+
+@torch.inference_mode()
+def encode_prompts(
+    pipe: Any, prompt: str, negative: str, steps: int, clip_skip: int, device: str | torch.device, cache: Cache
+) -> Prompts:
+    """Return a prompt, and a negative one, encoded for each of `steps` steps; AND joins parts of the first alone.
+
+    cache holds the texts last encoded with this pipeline, as it is now. Raises as encode does.
+    """
+
+    def encoded(texts: list[tuple[int, str]]) -> Texts:
+        for _, text in texts:
+            key = (text, clip_skip)
+            if key not in cache:
+                cache[key] = encode(pipe, text, clip_skip, device)
+            cache.move_to_end(key)
+        return [(last, cache[text, clip_skip]) for last, text in texts]
+
+    positives = [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)]
+    prompts = Prompts(encoded(schedule(negative, steps)), positives)
+    while len(cache) > TEXTS_KEPT:
+        cache.popitem(last=False)
+    return prompts
+
+
+@torch.inference_mode()
+def encode(pipe: Any, text: str, clip_skip: int = 1, device: str | torch.device = "cpu") -> Conditioning:
+    """Return a text with the web UI's marks of attention, encoded by a diffusers pipeline's text encoders.
+
+    CLIP's models (Stable Diffusion 1, 2, XL) take texts of any length, in chunks of tokens, and weights. For others the
+    text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing.
+    Raises InvalidRequest where clip_skip leaves no layer, ModelError for pipelines of an unknown family.
+    """
+    encoders = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
+    parts = [(name, part) for name, part in encoders.items() if part is not None]
+    if "unet" not in pipe.components or not all("CLIPText" in type(part).__name__ for _, part in parts):
+        return _encode_whole(pipe, text, clip_skip, device)
+    is_xl = "text_encoder_2" in encoders
+    pieces = weigh(text)
+    found = []
+    for name, encoder in parts:
+        tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
+        room = min(tokenizer.model_max_length, encoder.config.max_position_embeddings) - 2
+        chunks = split_chunks(_tokens(pipe, tokenizer, pieces), room, _ids(tokenizer, ","))
+        found.append(_encode_chunks(encoder, _with_ends(tokenizer, chunks, room), clip_skip, is_xl, device))
+    return Conditioning(torch.cat([embeds for embeds, _ in found], dim=-1), found[-1][1])
+
+
+# --- Tokens ---
+
+Token = tuple[int, float]  # its id and its weight
+Chunk = list[Token]
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return found
+
+
+def _tokens(pipe: Any, tokenizer: Any, pieces: list[tuple[str, float]]) -> list[Token | None]:
+    """Return the tokens of pieces of text, each read on its own, with None for BREAK.
+
+    Names of textual inversions that were loaded into the pipeline become all of their tokens.
+    """
+    result: list[Token | None] = []
+    for piece in pieces:
+        if piece == BREAK:
+            result.append(None)
+            continue
+        words = pipe.maybe_convert_prompt(piece[0], tokenizer) if hasattr(pipe, "maybe_convert_prompt") else piece[0]
+        result += [(token, piece[1]) for token in _ids(tokenizer, words)]
+    return result
+
+
+def split_chunks(tokens: Sequence[Token | None], room: int, commas: Sequence[int]) -> list[Chunk]:
+    """Return tokens in chunks of at most `room`; None starts a new one.
+
+    What follows a comma (any of those ids) among a full chunk's last 20 tokens goes to the next chunk, so as not to be
+    torn apart.
+    """
+    chunks: list[Chunk] = [[]]
+    for token in tokens:
+        if token is None:
+            chunks.append([])
+            continue
+        if len(chunks[-1]) == room:
+            chunks.append([] if token[0] in commas else _cut_after_comma(chunks[-1], commas))
+        chunks[-1].append(token)
+    if len(chunks) > 1 and not chunks[-1]:  # a BREAK at the end breaks from nothing
+        chunks.pop()
+    return chunks
+
+
+def _cut_after_comma(chunk: Chunk, commas: Sequence[int]) -> Chunk:
+    """Take what follows a chunk's last comma off its end, where that is near, and return it."""
+    for index in reversed(range(max(0, len(chunk) - COMMA_REACH), len(chunk))):
+        if chunk[index][0] in commas:
+            rest = chunk[index + 1 :]
+            del chunk[index + 1 :]
+            return rest
+    return []
+
+
+def _with_ends(tokenizer: Any, chunks: list[Chunk], room: int) -> list[Chunk]:
+    """Return chunks between the tokenizer's marks of a text's start and end, padded to one length."""
+    start, end = (tokenizer.bos_token_id, 1.0), (tokenizer.eos_token_id, 1.0)
+    padding = end if tokenizer.pad_token_id is None else (tokenizer.pad_token_id, 1.0)
+    return [[start, *chunk, end, *[padding] * (room - len(chunk))] for chunk in chunks]
+
+
+# --- Encoding ---
+
+
+def _encode_chunks(
+    encoder: Any, chunks: list[Chunk], clip_skip: int, is_xl: bool, device: str | torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the embeddings (1×T×D float32) of chunks one after the other, and the first one's pooled, if it has that.
+
+    Stable Diffusion 1 and 2 take the last hidden state but `clip_skip` − 1, normalised as the last would be; XL takes
+    one before, as it is.
+    """
+    most = encoder.config.num_hidden_layers - is_xl
+    if not 1 <= clip_skip <= most:
+        raise InvalidRequest(
+            f"Clip skip {clip_skip} leaves nothing of this model's text encoder.",
+            f"Set Clip skip to a value from 1 to {most}.",
+        )
+    ids = torch.tensor([[token for token, _ in chunk] for chunk in chunks], device=device)
+    weights = torch.tensor([[weight for _, weight in chunk] for chunk in chunks], device=device)
+    output = encoder(ids, output_hidden_states=True)
+    if is_xl:
+        hidden = output.hidden_states[-clip_skip - 1]
+    elif clip_skip == 1:
+        hidden = output.last_hidden_state
+    else:
+        hidden = getattr(encoder, "text_model", encoder).final_layer_norm(output.hidden_states[-clip_skip])
+    embeds = torch.cat([emphasise(*pair) for pair in zip(hidden.float(), weights, strict=True)])
+    pooled = output.get("text_embeds")
+    return embeds[None].to(device), None if pooled is None else pooled[:1].float().to(device)
+
+
+def emphasise(embeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return a chunk's embeddings (T×D) times its tokens' weights (T), with the mean of all values as it was.
+
+    The web UI's emphasis “Original”.
+    """
+    if (weights == 1).all():
+        return embeds
+    weighted = embeds * weights[:, None]
+    return weighted * (embeds.mean() / weighted.mean())
+
+
+def _encode_whole(pipe: Any, text: str, clip_skip: int, device: str | torch.device) -> Conditioning:
+    """Return a text encoded by the pipeline's own means, without marks of attention."""
+    kind = type(pipe).__name__
+    names = next((names for start, names in WHOLE_TEXT.items() if re.match(start, kind)), None)
+    if names is None:
+        raise ModelError(f"Prompts can't be given to a {kind} here.", "Choose a model of another family.")
+    asked: dict[str, Any] = {"prompt": plain(text), "prompt_2": None, "prompt_3": None, "device": device}
+    asked |= {"do_classifier_free_guidance": False, "clip_skip": None if clip_skip == 1 else clip_skip - 1}
+    known = inspect.signature(pipe.encode_prompt).parameters
+    values = pipe.encode_prompt(**{name: value for name, value in asked.items() if name in known})
+    found = {name: tensor.float() for name, tensor in zip(names, values, strict=True) if name}
+    return Conditioning(found.pop("embeds"), found.pop("pooled"), found)
