@@ -1,4 +1,4 @@
-"""Masks that only a 3D scene can give: where an object or a material is really seen, occlusion included."""
+"""Masks: where an object or a material is really seen, occlusion included; what is transparent; what is painted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from mathutils import Matrix
 
 from ...backend.errors import InvalidRequest
 from ...backend.request import Array
+from ...backend.settings import Inpaint
 from .. import compat
-from .capture import SUPERSAMPLING, View, can_draw, find_viewport
+from .capture import SUPERSAMPLING, View, can_draw, capture, find_viewport
 from .images import read_image
 
 SURFACES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
@@ -28,6 +29,11 @@ def current_mask(context: bpy.types.Context, view: View) -> Array:
     settings = context.scene.viewport_diffusion.capture
     if settings.mask_source == "IMAGE":
         return image_mask(settings.mask_image)
+    if settings.mask_source == "ALPHA":
+        return transparency_mask(capture(context, view.width, view.height))
+    if settings.mask_source == "SKETCH":
+        painted, original = sketch_pair(context.scene)
+        return painted_mask(painted, original, settings.mask_transparency)
     if settings.mask_source == "MATERIAL":
         return material_mask(context, view, settings.mask_material)
     if settings.mask_source == "OBJECT":
@@ -69,6 +75,71 @@ def image_mask(image: bpy.types.Image | None) -> Array:
         return (picture[..., 3] > HALF_OPAQUE).astype(np.float32)
     weights = np.array([0.299, 0.587, 0.114], np.float32)  # luma, ITU-R BT.601
     return np.clip(picture[..., :3].astype(np.float32) @ weights / 255, 0, 1)
+
+
+def transparency_mask(picture: Array) -> Array:
+    """Return where a picture (uint8 H×W×3 or 4) is not opaque, by the web UI's rule of November 2022 (float32 H×W)."""
+    from ...backend.imaging.masks import alpha_mask
+
+    mask = alpha_mask(picture)
+    if not mask.any():
+        raise InvalidRequest(
+            "Nothing in the source is transparent.",
+            "Erase what is to be repainted, switch Transparent Background on, or choose another mask.",
+        )
+    return mask
+
+
+def transparency_inputs(picture: Array, masked_content: str) -> tuple[Array, Array]:
+    """Return what to inpaint (uint8 H×W×3, the colours under the transparency kept) and the mask (float32 H×W).
+
+    picture: uint8 H×W×4 with straight alpha. Raises InvalidRequest where the repainted part would start from black only
+    because the picture was saved so.
+    """
+    mask = transparency_mask(picture)
+    clear = picture[..., 3] == 0
+    if masked_content == "original" and clear.any() and not picture[clear][:, :3].any():
+        raise InvalidRequest(
+            "What is transparent in the source is black underneath, as many editors save it and renders have it, and "
+            "the masked content Original would start from that black.",
+            "Choose Fill or Latent Noise as the masked content, or save the picture with its colours kept.",
+        )
+    return np.ascontiguousarray(picture[..., :3]), mask
+
+
+def sketch_inputs(context: bpy.types.Context, settings: Inpaint) -> tuple[Array, Array]:
+    """Return what an inpaint sketch starts from (uint8 H×W×3) and its mask (float32 H×W in 0–1), by the web UI's rule.
+
+    Raises InvalidRequest where there is no sketch, or no paint on it.
+    """
+    from ...backend.imaging.masks import sketch_picture
+
+    painted, original = sketch_pair(context.scene)
+    mask = painted_mask(painted, original, context.scene.viewport_diffusion.capture.mask_transparency)
+    return sketch_picture(painted, original, mask, settings.mask_blur), mask
+
+
+def sketch_pair(scene: bpy.types.Scene) -> tuple[Array, Array]:
+    """Return the sketch as it is painted and what it was painted over (both uint8 H×W×3)."""
+    settings = scene.viewport_diffusion.capture
+    if settings.sketch is None or settings.sketch_original is None:
+        raise InvalidRequest("There is no sketch yet.", "Start one with Paint over Capture.")
+    painted, original = (read_image(image)[..., :3] for image in (settings.sketch, settings.sketch_original))
+    return np.ascontiguousarray(painted), np.ascontiguousarray(original)
+
+
+def painted_mask(painted: Array, original: Array, transparency: float) -> Array:
+    """Return where a sketch was painted (float32 H×W), as strong as a transparency in 0–100 % leaves it."""
+    from ...backend.imaging.masks import sketch_mask
+
+    mask = sketch_mask(painted, original, transparency=transparency)
+    if mask.any():
+        return mask
+    if np.array_equal(painted, original):
+        raise InvalidRequest("Nothing is painted on the sketch yet.", "Paint on it in an Image Editor first.")
+    raise InvalidRequest(
+        f"A mask transparency of {transparency:g} % leaves nothing of the paint.", "Choose one below 50 %."
+    )
 
 
 def _seen(mask: Array, what: str) -> Array:

@@ -46,7 +46,8 @@ def show_image(image: bpy.types.Image) -> None:
 
 def mark_of(view: View) -> str:
     """Return a mark that two looks share only if they show the same from the same place at the same size."""
-    numbers = [f"{value:.4f}" for matrix in (view.view_matrix, view.projection) for row in matrix for value in row]
+    values = [value for matrix in (view.view_matrix, view.projection) for row in matrix for value in row]
+    numbers = [f"{round(value, 4) + 0.0:.4f}" for value in values]  # the sum makes -0.0 what it equals
     return f"{view.width}×{view.height} {' '.join(numbers)}"
 
 
