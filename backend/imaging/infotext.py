@@ -73,6 +73,7 @@ SCHEDULES_IN_OLD_NAMES = ("Karras", "Exponential", "Polyexponential", "SGM Unifo
 """Schedules that were once the last words of a sampler's name, as in "DPM++ 2M Karras"."""
 
 PAIR = re.compile(r'(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
+PADDED_PAIR = re.compile(rf"\s*{PAIR.pattern}")
 SIZE = re.compile(r"(\d+)x(\d+)")
 WEIGHTS = re.compile(r"(?<!\\)[(\[]")
 MINIMUM_PAIRS = 3
@@ -117,14 +118,28 @@ def write(prompt: str, negative_prompt: str, parameters: Mapping[str, object]) -
     Pairs come in the web UI's order; None and its unwritten defaults are left out; a value equal to its key prints the
     key alone, as there.
     """
+    negative_line = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
+    return f"{prompt}{negative_line}\n{_line(parameters)}".strip()
+
+
+def append(text: str, parameters: Mapping[str, object], replaced: str = "") -> str:
+    """An infotext with more pairs at its end, and without the earlier ones whose keys start with `replaced`."""
+    *lines, last = text.strip().split("\n")
+    if len(PAIR.findall(last)) < MINIMUM_PAIRS:
+        lines, last = [*lines, last], ""
+    elif replaced:
+        last = PADDED_PAIR.sub(lambda pair: "" if pair["key"].startswith(replaced) else pair[0], last).strip(", ")
+    return "\n".join([*lines, ", ".join(part for part in (last, _line(parameters)) if part)]).strip()
+
+
+def _line(parameters: Mapping[str, object]) -> str:
     pairs = []
     for key in _ordered(parameters):
         value = parameters[key]
         if value is None or UNWRITTEN_DEFAULTS.get(key) == str(value):
             continue
         pairs.append(key if str(value) == key else f"{key}: {quote(value)}")
-    negative_line = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
-    return f"{prompt}{negative_line}\n{', '.join(pairs)}".strip()
+    return ", ".join(pairs)
 
 
 def _split_prompts(lines: list[str]) -> tuple[str, str]:
@@ -178,6 +193,22 @@ def _split_old_sampler(settings: dict[str, str]) -> None:
         settings["Sampler"], settings["Schedule type"] = sampler, schedule
 
 
+NOVELAI_SAMPLERS = {
+    "k_euler": "Euler",
+    "k_euler_ancestral": "Euler a",
+    "k_lms": "LMS",
+    "k_dpm_2": "DPM2",
+    "k_dpm_2_ancestral": "DPM2 a",
+    "k_dpmpp_2m": "DPM++ 2M",
+    "k_dpmpp_2m_sde": "DPM++ 2M SDE",
+    "k_dpmpp_2s_ancestral": "DPM++ 2S a",
+    "k_dpmpp_sde": "DPM++ SDE",
+    "ddim": "DDIM",
+    "plms": "PLMS",
+}
+"""NovelAI's names of samplers, and the web UI's names of the same."""
+
+
 def from_novelai(comment: str, description: str = "") -> str | None:
     """The infotext of a picture by NovelAI from its "Comment" (JSON) and "Description"; None for other comments."""
     try:
@@ -195,5 +226,7 @@ def from_novelai(comment: str, description: str = "") -> str | None:
         "strength": "Denoising strength",
     }
     parameters: dict[str, object] = {name: values[key] for key, name in names.items() if key in values}
+    if "Sampler" in parameters:
+        parameters["Sampler"] = NOVELAI_SAMPLERS.get(str(parameters["Sampler"]), parameters["Sampler"])
     prompt = description or str(values.get("prompt", ""))
     return write(prompt, str(values.get("uc", "")), {**parameters, "Size": size})
