@@ -1,0 +1,17 @@
+"""The Diffusion tab of the 3D viewport's sidebar; panels only choose what to show."""
+
+from __future__ import annotations
+
+import bpy
+
+from . import inpaint, main, result
+
+# In the order in which they stand in the sidebar: the result below the main panel, the rest closed.
+CLASSES = (
+    *main.CLASSES,
+    result.VIEWPORT_DIFFUSION_PT_result,
+    *inpaint.CLASSES,
+    result.VIEWPORT_DIFFUSION_PT_upscale,
+    result.VIEWPORT_DIFFUSION_PT_mannequin,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)
