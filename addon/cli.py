@@ -10,10 +10,11 @@ from pathlib import Path
 import bpy
 
 from ..backend.disk import copy_whole, output_folder
-from ..backend.engine import choose_seed
+from ..backend.engine import with_seeds
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
-from ..backend.request import Img2Img, Request, make_settings, whole_side
+from ..backend.request import Request, whole_side
+from ..backend.settings import Img2Img, make_settings
 from . import jobs
 from .jobs import Job
 from .preferences import BACKENDS, preferences
@@ -52,7 +53,8 @@ def render(parsed: argparse.Namespace) -> int:
     _set_up(scene, parsed)
     settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
     # One seed for all: frames belong together.
-    settings["seed"] = choose_seed(Request(read_settings(scene, Img2Img, **settings), {}))
+    chosen = with_seeds(Request(read_settings(scene, Img2Img, **settings), {})).settings
+    settings |= {"seed": chosen.seed, "variation_seed": chosen.variation_seed}
     with changed(scene, frame_current=scene.frame_current):
         for count, frame in enumerate(frames, 1):
             path = output / f"{frame:04d}.png"

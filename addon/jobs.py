@@ -38,6 +38,7 @@ class Job:
     message: str = "Waiting"
     remedy: str = ""
     results: tuple[Result, ...] = ()
+    text: str = ""
     seconds: float = 0.0
     started: float = 0.0
 
@@ -141,7 +142,7 @@ def _take(job: Job, event: Event) -> None:
     if event.kind == "started":
         job.started = time.monotonic()
     job.progress, job.message, job.remedy = event.progress, event.message, event.remedy
-    job.results, job.seconds = event.results, event.seconds
+    job.results, job.text, job.seconds = event.results, event.text, event.seconds
     job.kind = event.kind
     if event.kind == "finished":
         try:
@@ -151,7 +152,7 @@ def _take(job: Job, event: Event) -> None:
         except RuntimeError as error:  # what Blender raises
             log.exception("%s could not be shown", job.title)
             job.kind, job.message = "failed", f"The picture could not be shown: {error}"
-            job.remedy = f"It is kept at {job.results[0].path}."
+            job.remedy = " ".join(f"It is kept at {result.path}." for result in job.results[:1])
     if event.kind == "failed":
         log.warning("%s failed: %s", job.title, job.sentence)
 

@@ -10,7 +10,7 @@ from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
 from ..backend.errors import InvalidRequest
-from ..backend.request import Diffusion, Img2Img, Inpaint, Outpaint
+from ..backend.settings import Diffusion, Img2Img, Inpaint, Outpaint
 
 SUBFOLDER = "viewport_diffusion"
 BUNDLED = Path(__file__).resolve().parents[1] / "presets"
@@ -40,7 +40,7 @@ class VIEWPORT_DIFFUSION_OT_preset_add(AddPresetBase, bpy.types.Operator):
         """Return the settings that a preset keeps."""
         shared = [item.name for item in dataclasses.fields(Diffusion)]
         values = [f"settings.diffusion.{name}" for name in shared if name not in PERSONAL]
-        own = {"img2img": Img2Img, "inpaint": Inpaint, "outpaint": Outpaint}
+        own = {"img2img": Img2Img, "inpaint": Inpaint, "outpaint": Outpaint}  # scripts are chosen, not kept
         for group, cls in own.items():
             names = [item.name for item in dataclasses.fields(cls) if item.name not in shared]
             values += [f"settings.{group}.{name}" for name in names]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import bpy
 
-from ..backend.request import AnySettings, Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
+from ..backend.settings import OPERATIONS, AnySettings, Diffusion, Inpaint, Script, Settings, make_settings
 
 LARGEST_INTEGER = 2**31 - 1  # Blender's integers are 32 bits wide
 
@@ -15,6 +16,7 @@ SOURCES = (
     ("VIEWPORT", "Viewport", "What this viewport shows"),
     ("CAMERA", "Camera", "What the scene's camera sees"),
     ("IMAGE", "Image", "An image that is already in the file"),
+    ("SKETCH", "Sketch", "A capture or result that was painted over"),
 )
 SHADINGS = (
     ("VIEWPORT", "As in Viewport", "The shading that the viewport has now"),
@@ -25,12 +27,23 @@ SHADINGS = (
 SIZES = (
     ("SCENE", "From Scene", "The size of the render output, rounded to multiples of 8"),
     ("OWN", "Own", "A size of its own"),
+    ("SCALE", "Scale", "The size of the image that is the source, times a factor"),
 )
 MASK_SOURCES = (
     ("SELECTION", "Selected Objects", "Where the selected objects can be seen"),
     ("OBJECT", "Object", "Where one object can be seen"),
     ("MATERIAL", "Material", "Where one material can be seen"),
     ("IMAGE", "Image", "The white parts of a black-and-white image, or the opaque ones of one with transparency"),
+    ("ALPHA", "Transparency", "The transparent parts of the source image"),
+    ("SKETCH", "Sketch", "What was painted over"),
+)
+SCRIPTS = (
+    ("NONE", "No Script", "One picture, or the batch that is set"),
+    *(
+        (name, cls.label, (cls.__doc__ or "").splitlines()[0].rstrip("."))
+        for name, cls in OPERATIONS.items()
+        if issubclass(cls, Script)
+    ),
 )
 
 
@@ -56,22 +69,24 @@ def blender_property(item: dataclasses.Field[Any]) -> Any:
     if data["choices"]:
         items = [(name, label, description) for name, (label, description) in data["choices"].items()]
         return bpy.props.EnumProperty(**common, items=items)
-    return bpy.props.StringProperty(**common, subtype="FILE_PATH" if item.name == "model" else "NONE")
+    return bpy.props.StringProperty(**common, subtype="FILE_PATH" if data["is_path"] else "NONE")
 
 
-def settings_group(name: str, cls: type[Settings], base: type[Settings] | None = None) -> type[bpy.types.PropertyGroup]:
-    """Return a property group with the settings of a class, less those that its base class has already."""
-    inherited = {item.name for item in dataclasses.fields(base)} if base else set()
-    fields = [item for item in dataclasses.fields(cls) if item.name not in inherited]
+def own_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
+    """Return the settings that an operation has to itself: the others are shared by all, or taken from Inpaint."""
+    shared = Inpaint if issubclass(cls, Script) else Diffusion
+    borrowed = {item.name for item in dataclasses.fields(shared)} if issubclass(cls, shared) else set()
+    return [item for item in dataclasses.fields(cls) if item.name not in borrowed]
+
+
+def settings_group(name: str, fields: Iterable[dataclasses.Field[Any]]) -> type[bpy.types.PropertyGroup]:
+    """Return a property group with those settings."""
     annotations = {item.name: blender_property(item) for item in fields}
-    return type(name, (bpy.types.PropertyGroup,), {"__annotations__": annotations, "__doc__": cls.__doc__})
+    return type(f"VIEWPORT_DIFFUSION_PG_{name}", (bpy.types.PropertyGroup,), {"__annotations__": annotations})
 
 
-VIEWPORT_DIFFUSION_PG_diffusion = settings_group("VIEWPORT_DIFFUSION_PG_diffusion", Diffusion)
-VIEWPORT_DIFFUSION_PG_img2img = settings_group("VIEWPORT_DIFFUSION_PG_img2img", Img2Img, Diffusion)
-VIEWPORT_DIFFUSION_PG_inpaint = settings_group("VIEWPORT_DIFFUSION_PG_inpaint", Inpaint, Diffusion)
-VIEWPORT_DIFFUSION_PG_outpaint = settings_group("VIEWPORT_DIFFUSION_PG_outpaint", Outpaint, Diffusion)
-VIEWPORT_DIFFUSION_PG_upscale = settings_group("VIEWPORT_DIFFUSION_PG_upscale", Upscale)
+DIFFUSION = settings_group("diffusion", dataclasses.fields(Diffusion))
+GROUPS = {name: settings_group(name, own_fields(cls)) for name, cls in OPERATIONS.items()}
 
 
 class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
@@ -82,6 +97,9 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
         name="Shading", description="How the source is drawn", items=SHADINGS, default="TEXTURE"
     )
     image: bpy.props.PointerProperty(name="Image", description="The image to start from", type=bpy.types.Image)
+    prompt_text: bpy.props.PointerProperty(
+        name="Text", description="The text whose lines are the prompts", type=bpy.types.Text
+    )
     transparent: bpy.props.BoolProperty(
         name="Transparent Background", description="Leave the world out of the capture and keep its place transparent"
     )
@@ -98,6 +116,24 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
         description="White is repainted; of an image with transparency, what is opaque",
         type=bpy.types.Image,
     )
+    mask_transparency: bpy.props.FloatProperty(
+        name="Mask Transparency",
+        description="How much of what was under the sketch shines through; above 50 the model repaints nothing",
+        min=0.0,
+        max=100.0,
+        subtype="PERCENTAGE",
+    )
+    sketch: bpy.props.PointerProperty(
+        name="Sketch", description="The picture that is painted over", type=bpy.types.Image
+    )
+    sketch_original: bpy.props.PointerProperty(
+        name="Before the Sketch", description="The same picture before it was painted over", type=bpy.types.Image
+    )
+    adjust_camera: bpy.props.BoolProperty(
+        name="Adjust Camera",
+        description="Widen the camera and the render size so that the scene still lies under the outpainted picture",
+        default=True,
+    )
     inpaint_result: bpy.props.BoolProperty(
         name="Repaint Last Result",
         description="Repaint the last result of the same view instead of a fresh capture",
@@ -105,45 +141,46 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
     )
 
 
-class VIEWPORT_DIFFUSION_PG_settings(bpy.types.PropertyGroup):
+OperationGroups = type(
+    "OperationGroups",
+    (),
+    {"__annotations__": {name: bpy.props.PointerProperty(type=group) for name, group in GROUPS.items()}},
+)
+
+
+class VIEWPORT_DIFFUSION_PG_settings(OperationGroups, bpy.types.PropertyGroup):
     """Everything that Viewport Diffusion keeps in a scene."""
 
-    diffusion: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_diffusion)
-    img2img: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_img2img)
-    inpaint: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_inpaint)
-    outpaint: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_outpaint)
-    upscale: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_upscale)
+    diffusion: bpy.props.PointerProperty(type=DIFFUSION)
     capture: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_capture)
+    script: bpy.props.EnumProperty(name="Script", description="What Generate makes of the settings", items=SCRIPTS)
     result: bpy.props.PointerProperty(
         name="Result", description="The last result, and the input of Outpaint and Upscale", type=bpy.types.Image
     )
     last_seed: bpy.props.IntProperty(name="Last Seed", default=-1, options={"HIDDEN"})
 
 
-def read_settings(scene: bpy.types.Scene, cls: type[AnySettings], **changes: Any) -> AnySettings:
-    """Return the checked settings of one operation from the scene's properties, with some of them changed."""
+def read_settings(
+    scene: bpy.types.Scene, cls: type[AnySettings], *, masked: bool = False, **changes: Any
+) -> AnySettings:
+    """Return the checked settings of one operation from the scene's properties, with some of them changed.
+
+    masked: whether what a script shares with img2img and inpaint is set in Inpaint's part of the panel.
+    """
     groups = scene.viewport_diffusion
-    own = getattr(groups, cls.operation)
+    places = [getattr(groups, cls.operation), groups.inpaint if masked else groups.img2img, groups.inpaint]
     values = {}
     for item in dataclasses.fields(cls):
-        group = own if item.name in own.bl_rna.properties else groups.diffusion
+        group = next((place for place in places if item.name in place.bl_rna.properties), groups.diffusion)
         value = getattr(group, item.name)
-        # Blender keeps 32-bit floats: 0.6 comes back as 0.6000000238
-        if item.name == "model":
+        if isinstance(item.default, str) and item.metadata["is_path"]:
             value = bpy.path.abspath(value) if value.startswith("//") else value
+        # Blender keeps 32-bit floats: 0.6 comes back as 0.6000000238
         values[item.name] = round(value, 6) if isinstance(value, float) else value
     return make_settings(cls, {**values, **changes})
 
 
-CLASSES = (
-    VIEWPORT_DIFFUSION_PG_diffusion,
-    VIEWPORT_DIFFUSION_PG_img2img,
-    VIEWPORT_DIFFUSION_PG_inpaint,
-    VIEWPORT_DIFFUSION_PG_outpaint,
-    VIEWPORT_DIFFUSION_PG_upscale,
-    VIEWPORT_DIFFUSION_PG_capture,
-    VIEWPORT_DIFFUSION_PG_settings,
-)
+CLASSES = (DIFFUSION, *GROUPS.values(), VIEWPORT_DIFFUSION_PG_capture, VIEWPORT_DIFFUSION_PG_settings)
 
 
 def register() -> None:

@@ -14,9 +14,14 @@ from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
 from .models.load import PRECISIONS, Options
-from .request import OPERATIONS, Array, Request, make_settings, whole_side
+from .request import Array, Request, whole_side
+from .settings import OPERATIONS, make_settings
 
 BAD_INPUT = 2
+IMAGES = {
+    "mask": "white is repainted; of a file with transparency, what is opaque",
+    "surroundings": "what a wider camera sees, at the size of the result, for the method scene",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,10 +63,13 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
             print(file=sys.stderr)
         if last[0].kind != "finished":
             raise DiffusionError(last[0].message, last[0].remedy)
+        seconds = round(time.monotonic() - started, 3)
         for result in last[0].results:
             path = _keep(result, output)
-            line = {"path": str(path), "seed": result.seed, "infotext": result.infotext}
-            print(json.dumps({**line, "seconds": round(time.monotonic() - started, 3)}, ensure_ascii=False))
+            line = {"path": str(path), "seed": result.seed, "infotext": result.infotext, "seconds": seconds}
+            print(json.dumps(line, ensure_ascii=False))
+        if last[0].text:
+            print(json.dumps({"text": last[0].text, "seconds": seconds}, ensure_ascii=False))
     return 0
 
 
@@ -76,14 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, cls in OPERATIONS.items():
         operation = operations.add_parser(name, help=(cls.__doc__ or "").splitlines()[0], allow_abbrev=False)
         operation.add_argument("--init", type=Path, required=True, metavar="FILE", help="the picture to start from")
-        if "mask" in cls.images:
-            operation.add_argument(
-                "--mask",
-                type=Path,
-                required=True,
-                metavar="FILE",
-                help="white is repainted; of a file with transparency, what is opaque",
-            )
+        for image in (*cls.images, *cls.optional_images):
+            if image != "init":
+                operation.add_argument(
+                    f"--{image}", type=Path, required=image in cls.images, metavar="FILE", help=IMAGES[image]
+                )
         operation.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the PNGs go")
         _add_machine_flags(operation)
         add_setting_flags(operation, cls)
@@ -108,10 +113,10 @@ def _images(parsed: argparse.Namespace) -> dict[str, Array]:
     from .imaging.masks import binary_mask
     from .imaging.pictures import load
 
-    images: dict[str, Array] = {"init": load(parsed.init)}
-    if "mask" in OPERATIONS[parsed.operation].images:
-        images["mask"] = binary_mask(load(parsed.mask))
-    return images
+    cls = OPERATIONS[parsed.operation]
+    files = {name: getattr(parsed, name) for name in (*cls.images, *cls.optional_images)}
+    pictures = {name: load(path) for name, path in files.items() if path is not None}
+    return {name: binary_mask(picture) if name == "mask" else picture for name, picture in pictures.items()}
 
 
 def _keep(result: Result, output: Path) -> Path:

@@ -21,7 +21,8 @@ class Event(NamedTuple):
     """One step in a job's life.
 
     progress: 0–1, the share of model calls done; 1 only once the picture is there. message: what is being done, or on
-    failure the sentence for the artist, with its remedy. seconds: wall time of the finished job.
+    failure the sentence for the artist, with its remedy. text: what an operation that reads a picture says of it.
+    seconds: wall time of the finished job.
     """
 
     job: str
@@ -30,6 +31,7 @@ class Event(NamedTuple):
     message: str = ""
     remedy: str = ""
     results: tuple[Result, ...] = ()
+    text: str = ""
     seconds: float = 0.0
 
     @property
@@ -53,6 +55,7 @@ class Event(NamedTuple):
         except (TypeError, KeyError) as error:
             raise ValueError(f"not an event: {error!r}") from error
         numbers = isinstance(event.progress, (int, float)) and isinstance(event.seconds, (int, float))
-        if event.kind not in KINDS or not isinstance(event.job, str) or not numbers:
+        texts = (event.job, event.message, event.remedy, event.text)
+        if event.kind not in KINDS or not numbers or not all(isinstance(text, str) for text in texts):
             raise ValueError("not an event")
         return event

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from .request import Settings
+from .settings import Settings
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:

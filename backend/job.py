@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .engine import Engine, choose_seed, with_seed
+from .engine import Engine, with_seeds
 from .errors import Cancelled, DiffusionError
 from .events import Event, Result
 from .operations.run import Picture
@@ -29,7 +29,7 @@ def create_job(root: Path, request: Request) -> Path:
     Raises InvalidRequest, or DiffusionError where the folder can't be written.
     """
     request.check()
-    request = with_seed(request, choose_seed(request))
+    request = with_seeds(request)
     folder = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True)
@@ -52,9 +52,10 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
     try:
         say(Event(job, "started", message="Starting"))
         request = Request.load(folder)
-        pictures = engine.run(request, lambda share, text: emit(Event(job, "progress", share, text)), is_cancelled)
-        results = tuple(save_picture(folder / f"result-{i}.png", request, p) for i, p in enumerate(pictures))
-        say(Event(job, "finished", 1.0, "Finished", results=results, seconds=time.monotonic() - started))
+        output = engine.run(request, lambda share, text: emit(Event(job, "progress", share, text)), is_cancelled)
+        results = tuple(save_picture(folder / f"result-{i}.png", p) for i, p in enumerate(output.pictures))
+        seconds = time.monotonic() - started
+        say(Event(job, "finished", 1.0, output.notice or "Finished", "", results, output.text, seconds))
     except Cancelled:
         say(Event(job, "cancelled", message="Cancelled"))
     except DiffusionError as error:
@@ -70,12 +71,12 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
         emit(Event(job, "failed", message=told.sentence, remedy=told.remedy))
 
 
-def save_picture(path: Path, request: Request, picture: Picture) -> Result:
+def save_picture(path: Path, picture: Picture) -> Result:
     """Write a picture as PNG with its infotext, whole or not at all, and return where it is."""
     from .imaging.files import save
     from .operations.parameters import describe
 
-    infotext = describe(with_seed(request, picture.seed))
+    infotext = describe(picture)
     save(picture.pixels, path, infotext)
     return Result(str(path), picture.seed, infotext)
 

@@ -22,7 +22,8 @@ import numpy as np  # noqa: E402
 from backend.engine import Engine  # noqa: E402
 from backend.models.load import EMBEDDED_FOLDER, Options, choose_precision  # noqa: E402
 from backend.operations.plan import plan_steps  # noqa: E402
-from backend.request import Array, Img2Img, Request  # noqa: E402
+from backend.request import Array, Request  # noqa: E402
+from backend.settings import Img2Img  # noqa: E402
 
 STEPS, STRENGTH, SIDE, REPEATS = 20, 0.75, 256, 3
 TICK = 0.005  # seconds that the stand-in for Blender's main loop sleeps between two looks

@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from backend.request import OPERATIONS, Diffusion
+from backend.settings import OPERATIONS, Diffusion
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"

@@ -1,17 +1,20 @@
-"""Generate and Inpaint: a capture of the scene becomes a picture."""
+"""Generate and Inpaint: a capture of the scene becomes a picture, or as many as a script makes of it."""
 
 from __future__ import annotations
 
 import bpy
 
-from ...backend.request import Array, Img2Img, Inpaint, Request
+from ...backend.request import Array, Request
+from ...backend.settings import OPERATIONS, Img2Img, Inpaint, PromptLines
 from .. import jobs
 from ..properties import read_settings
 from ..scene.capture import capture, current_view, picture_size
 from ..scene.images import read_image
-from ..scene.masks import current_mask
+from ..scene.masks import current_mask, sketch_inputs
 from ..scene.results import VIEW_MARK, mark_of
 from .picture import PictureOperator
+
+FLAT_SOURCES = ("IMAGE", "SKETCH")  # pictures that show no view of the scene
 
 
 class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
@@ -21,11 +24,11 @@ class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
     bl_label = "Generate"
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
-        """Return the img2img request of the scene's settings."""
-        width, height = picture_size(context.scene)
-        settings = read_settings(context.scene, Img2Img, width=width, height=height)
-        source = context.scene.viewport_diffusion.capture.source
-        mark = "" if source == "IMAGE" else mark_of(current_view(context, width, height))
+        """Return the img2img request of the scene's settings, or the script's that is chosen."""
+        settings = scripted(context, Img2Img)
+        width, height = settings.width, settings.height
+        flat = context.scene.viewport_diffusion.capture.source in FLAT_SOURCES
+        mark = "" if flat else mark_of(current_view(context, width, height))
         return Request(settings, {"init": capture(context, width, height)}), mark
 
 
@@ -37,18 +40,35 @@ class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return the inpaint request of the scene's settings, over the last result of the same view or a capture."""
-        width, height = picture_size(context.scene)
         properties = context.scene.viewport_diffusion
-        settings = read_settings(context.scene, Inpaint, width=width, height=height)
-        if properties.capture.source == "IMAGE":
+        settings = scripted(context, Inpaint)
+        width, height = settings.width, settings.height
+        if properties.capture.mask_source == "SKETCH":
+            init, mask = sketch_inputs(context, settings)
+            return Request(settings, {"init": init, "mask": mask}), ""
+        if properties.capture.source in FLAT_SOURCES:
             init, mark = capture(context, width, height), ""
         else:
-            view = current_view(context, width, height)
-            mark = mark_of(view)
+            mark = mark_of(current_view(context, width, height))
             init = last_result(properties, mark)
             init = capture(context, width, height) if init is None else init
         mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
         return Request(settings, {"init": init, "mask": mask}), mark
+
+
+def scripted(context: bpy.types.Context, cls: type[Img2Img]) -> Img2Img:
+    """Return the settings of Generate or Inpaint, or those of the script that runs over them."""
+    properties = context.scene.viewport_diffusion
+    width, height = picture_size(context.scene)
+    changes: dict[str, object] = {"width": width, "height": height}
+    if properties.capture.size != "SCALE":
+        changes["resize_by"] = 0.0
+    if properties.script == "NONE":
+        return read_settings(context.scene, cls, **changes)
+    script = OPERATIONS[properties.script]
+    if script is PromptLines and properties.capture.prompt_text is not None:
+        changes["lines"] = properties.capture.prompt_text.as_string()
+    return read_settings(context.scene, script, masked=cls is Inpaint, **changes)
 
 
 def last_result(properties: bpy.types.PropertyGroup, mark: str) -> Array | None:

@@ -7,7 +7,7 @@ import bpy
 from ...backend.models.load import native_side
 from ...backend.models.samplers import SAMPLERS
 from ...backend.operations.plan import plan_size, plan_steps
-from ...backend.request import EMBEDDED
+from ...backend.settings import EMBEDDED
 from .capture import picture_size
 
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns

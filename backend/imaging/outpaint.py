@@ -138,3 +138,59 @@ def poor_mans_canvas(picture: Picture, geometry: OutpaintGeometry, mask_blur: in
         keep_rectangle_mask(geometry, mask_blur // 2),
         2 * mask_blur,
     )
+
+
+def scene_canvas(
+    picture: Picture,
+    surroundings: Picture,
+    mask_blur: int = 8,
+    *,
+    left: int = 0,
+    right: int = 0,
+    up: int = 0,
+    down: int = 0,
+) -> OutpaintCanvas:
+    """The picture within what a wider camera sees of the scene, uint8 H x W x 3, exactly the size that is asked for.
+
+    The surroundings are the size of the result, the picture's own place included; they take on the picture's colours
+    first (adopt_colours), since a border in the colours of the render would show. Masks as in poor_mans_canvas.
+    Raises InvalidRequest where nothing grows, or the surroundings are of another size.
+    """
+    require_picture(surroundings, "surroundings", (3,))
+    if min(left, right, up, down) < 0 or max(left, right, up, down) == 0:
+        raise InvalidRequest("There is no direction to outpaint in.", "Give at least one direction some pixels.")
+    width, height = size_of(picture)
+    grown = width + left + right, height + up + down
+    if size_of(surroundings) != grown:
+        raise InvalidRequest(
+            f"The surroundings are {surroundings.shape[1]}x{surroundings.shape[0]}, the result {grown[0]}x{grown[1]}.",
+            "Capture them at the size of the result.",
+        )
+    source = Region(left, up, left + width, up + height)
+    geometry = OutpaintGeometry(*grown, left, right, up, down, source, Region(0, 0, *grown))
+    canvas = adopt_colours(surroundings, source, picture)
+    canvas[source.slices] = picture
+    return OutpaintCanvas(
+        geometry,
+        canvas,
+        keep_rectangle_mask(geometry, 2 * mask_blur),
+        keep_rectangle_mask(geometry, mask_blur // 2),
+        2 * mask_blur,
+    )
+
+
+def adopt_colours(surroundings: Picture, place: Region, picture: Picture) -> Picture:
+    """The surroundings in the picture's colours, by the curves that turn what they show in its place into the picture.
+
+    One rising curve a channel, through the quantiles of both (Gonzalez & Woods, histogram specification), so that what
+    is not in the picture's own place follows between them.
+    """
+    shares = np.linspace(0, 1, 65)
+    adopted = np.empty_like(surroundings)
+    for channel in range(3):
+        seen = np.quantile(surroundings[place.slices][..., channel], shares)
+        wanted = np.quantile(picture[..., channel], shares)
+        levels, first = np.unique(seen, return_index=True)
+        curve = np.interp(np.arange(256), levels, wanted[first])
+        adopted[..., channel] = np.rint(curve).astype(np.uint8)[surroundings[..., channel]]
+    return adopted

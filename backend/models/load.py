@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from ..request import EMBEDDED
+from ..settings import EMBEDDED
 
 if TYPE_CHECKING:
     import torch

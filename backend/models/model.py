@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ..errors import ModelError, OutOfMemory
+from ..imaging.regions import Region
 from ..request import Array
+from .conditioning import Conditioning, Prompts, encode_prompts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-PROMPTS_KEPT = 32
 INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
-MIDDLE_GREY = np.uint8(127)  # what such a model was shown in place of the masked part
+MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
+
+
+class Predict(Protocol):
+    """One look of the denoiser at a sample (B×C×h×w), once for each conditioning: as many predictions, float32.
+
+    window: the place of the sample in the whole one, in latents, where it is a part of it.
+    """
+
+    def __call__(
+        self, sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
+    ) -> list[torch.Tensor]: ...
+
+
+Guide = Callable[[Predict, torch.Tensor], torch.Tensor]
 
 
 class Model:
@@ -38,9 +55,9 @@ class Model:
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
-        self._prompts: OrderedDict[tuple[str, str, bool], dict[str, torch.Tensor]] = OrderedDict()
-        pipe.unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
-        pipe.unet.register_forward_hook(self._after_unet)
+        self._prompts: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
+        self._guide: Guide | None = None
+        pipe.unet.forward = functools.partial(self._forward, pipe.unet.forward)
         for module in self._watched_modules():
             module.register_forward_pre_hook(lambda *_: self.watch())
 
@@ -67,24 +84,54 @@ class Model:
             if encoder is not None:
                 yield from (m for m in encoder.modules() if type(m).__name__ == "CLIPEncoderLayer")
 
-    def _before_unet(self, unet: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        self.watch()
-        sample, *others = args
-        if self.extra_channels is not None:
-            extra = self.extra_channels.to(sample).expand(sample.shape[0], -1, -1, -1)
-            sample = torch.cat([sample, extra], dim=1)
-        return self._cast((sample, *others)), self._cast(kwargs)
+    def _forward(
+        self, original: Callable[..., Any], sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Stand in for the UNet's own forward: cast to its precision and back, and let the guide ask for what it wants.
 
-    def _after_unet(self, unet: torch.nn.Module, args: Any, output: Any) -> Any:
+        What a pipeline asks for itself (its own prompt) is only answered where nothing guides it.
+        """
+        self.watch()
+
+        def predict(
+            sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
+        ) -> list[torch.Tensor]:
+            results: dict[int, torch.Tensor] = {}
+            for group in _same_length(conditionings):
+                copies = len(group)
+                batch = self._with_extra_channels(sample, window).repeat(copies, 1, 1, 1)
+                asked = {**kwargs, **_arguments([conditionings[i] for i in group], len(sample), kwargs)}
+                found = original(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
+                results |= dict(zip(group, found.chunk(copies), strict=True))
+            return [results[i] for i in range(len(conditionings))]
+
+        if self._guide is not None:
+            return (self._guide(predict, sample),)
+        output = original(self._cast(self._with_extra_channels(sample)), timestep, *args, **self._cast(kwargs))
         return tuple(tensor.float() for tensor in output) if isinstance(output, tuple) else output
+
+    @contextmanager
+    def guided_by(self, guide: Guide) -> Iterator[None]:
+        """Let guide(predict, sample) answer for the denoiser inside a with block."""
+        self._guide = guide
+        try:
+            yield
+        finally:
+            self._guide = None
+
+    def _with_extra_channels(self, sample: torch.Tensor, window: Region | None = None) -> torch.Tensor:
+        if self.extra_channels is None:
+            return sample
+        extra = self.extra_channels.to(sample).expand(sample.shape[0], -1, -1, -1)
+        if window is not None:
+            extra = extra[:, :, window.y1 : window.y2, window.x1 : window.x2]
+        return torch.cat([sample, extra], dim=1)
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.ndim > 1 and value.is_floating_point():
             return value.to(self.dtype)
         if isinstance(value, dict):
             return {name: self._cast(item) for name, item in value.items()}
-        if isinstance(value, tuple):
-            return tuple(self._cast(item) for item in value)
         return value
 
     @torch.inference_mode()
@@ -98,19 +145,36 @@ class Model:
         return latents
 
     @contextmanager
-    def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor) -> Iterator[None]:
+    def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor, strength: float = 1.0) -> Iterator[None]:
         """Give an inpainting UNet its five extra channels for a while: latent mask, and picture with that part grey.
 
-        picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w. Other UNets take no notice.
+        picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w; strength: how grey, 0–1, the web
+        UI's conditioning mask strength. Other UNets take no notice.
         """
         if self.is_inpainting:
-            hidden = (mask > 0.5)[..., None]
-            masked = self.encode(np.where(hidden, MIDDLE_GREY, picture))
+            hidden = np.round(mask)[..., None] * np.float32(strength)
+            masked = self.encode((picture + (MIDDLE_GREY - picture) * hidden).round().astype(np.uint8))
             self.extra_channels = torch.cat([latent_mask.to(masked), masked], dim=1)
         try:
             yield
         finally:
             self.extra_channels = None
+
+    @contextmanager
+    def seamless(self, x: bool, y: bool) -> Iterator[None]:
+        """Let pictures go on beyond their edges from the opposite ones, along x and y, inside a with block.
+
+        Every convolution of UNet and VAE pads with the other side's values instead of zeros.
+        """
+        wanted = [] if not (x or y) else [*self.pipe.unet.modules(), *self.pipe.vae.modules()]
+        convolutions = [m for m in wanted if isinstance(m, torch.nn.Conv2d) and any(m.padding)]
+        for convolution in convolutions:
+            convolution._conv_forward = functools.partial(_wrapped, convolution, x, y)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for convolution in convolutions:
+                del convolution._conv_forward
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> Array:
@@ -130,26 +194,51 @@ class Model:
         array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return np.asarray(array)
 
-    @torch.inference_mode()
-    def encode_prompts(self, prompt: str, negative_prompt: str, guided: bool) -> dict[str, torch.Tensor]:
-        """Return the pipeline's arguments for a prompt and, where guided, its negative; kept for the next call."""
-        key = (prompt, negative_prompt if guided else "", guided)
-        if key not in self._prompts:
-            encoded = self.pipe.encode_prompt(
-                prompt=prompt,
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=guided,
-                negative_prompt=negative_prompt if guided else None,
-            )
-            names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-            self._prompts[key] = {
-                name: tensor.float() for name, tensor in zip(names, encoded, strict=False) if tensor is not None
-            }
-            while len(self._prompts) > PROMPTS_KEPT:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+    def encode_prompts(self, prompt: str, negative_prompt: str, steps: int, clip_skip: int) -> Prompts:
+        """Return the prompts as the denoiser takes them, at each step; their parts are kept for the next call."""
+        with memory_errors("read the prompt"):
+            return encode_prompts(self.pipe, prompt, negative_prompt, steps, clip_skip, self.device, self._prompts)
+
+
+def _same_length(conditionings: list[Conditioning]) -> list[list[int]]:
+    """Return the indices of conditionings in groups that one call can take: those with as many tokens."""
+    groups: dict[int, list[int]] = {}
+    for index, conditioning in enumerate(conditionings):
+        groups.setdefault(conditioning.embeds.shape[1], []).append(index)
+    return list(groups.values())
+
+
+def _arguments(conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the UNet's arguments for conditionings, each for `count` samples, in place of the pipeline's own."""
+    asked: dict[str, Any] = {"encoder_hidden_states": _stacked([c.embeds for c in conditionings], count)}
+    added = given.get("added_cond_kwargs")
+    if added:
+        pooled = [c.pooled for c in conditionings if c.pooled is not None]
+        asked["added_cond_kwargs"] = {
+            **added,
+            "text_embeds": _stacked(pooled, count),
+            "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
+        }
+    return asked
+
+
+def _stacked(tensors: list[torch.Tensor], count: int) -> torch.Tensor:
+    return torch.cat([tensor.repeat(count, *(1,) * (tensor.ndim - 1)) for tensor in tensors])
+
+
+def _wrapped(
+    convolution: torch.nn.Conv2d,
+    x: bool,
+    y: bool,
+    values: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Do a convolution whose padding comes from the opposite edge along x, y or both."""
+    high, wide = (int(amount) for amount in convolution.padding)
+    values = functional.pad(values, (wide, wide, 0, 0), mode="circular" if x else "constant")
+    values = functional.pad(values, (0, 0, high, high), mode="circular" if y else "constant")
+    return functional.conv2d(values, weight, bias, convolution.stride, 0, convolution.dilation, convolution.groups)
 
 
 @contextmanager

@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 import numpy as np
-import torch
 
-from ..imaging.pictures import flatten
-from ..imaging.resize import resize
-from ..request import Array, Img2Img, Request
-from .fit import fit_result
-from .plan import plan_of, plan_size
-from .run import Picture, Run
-from .sampling import sample
+from ..imaging.pictures import flatten, size_of
+from ..imaging.resize import resize, scale_size
+from ..request import Array, Request
+from ..settings import Img2Img
+from .painting import Canvas, paint
+from .run import Output, Picture, Run
 
 
-def img2img(request: Request, run: Run) -> list[Picture]:
-    """Return the captured picture repainted; a denoising strength of 0 gives its pixels back, resized alone."""
+def img2img(request: Request, run: Run) -> Output:
+    """Return the captured picture repainted."""
     settings = request.settings
     assert isinstance(settings, Img2Img)
-    init = resize(request.images["init"], settings.width, settings.height, settings.resize_mode)
-    picture = flatten(init)
-    if settings.denoising_strength > 0:
-        picture = repaint(picture, settings, run)
-    return [Picture(with_alpha_of(init, picture) if settings.keep_alpha else picture, run.seed)]
+    return Output(repaint(settings, request.images, run))
 
 
-def repaint(picture: Array, settings: Img2Img, run: Run) -> Array:
-    """Return the picture (uint8 H×W×3) noised and denoised, at the size that the model is best at, then at its own."""
-    model = run.model(settings.model)
-    height, width = picture.shape[:2]
-    size = plan_size(width, height, model.native, model.scale_factor)
-    run.say("Reading the picture")
-    small = resize(picture, size.width, size.height, "just_resize")
-    latents = model.encode(small)
-    plan = plan_of(settings)
-    everything = np.ones(small.shape[:2], np.float32)
-    with model.seeing(small, everything, torch.ones_like(latents[:, :1])):
-        latents = sample(model, settings, plan, latents, run.seed, run.count)
-    run.say("Painting the picture")
-    return fit_result(model.decode(latents)[0], width, height, run)
+def repaint(settings: Img2Img, images: Mapping[str, Array], run: Run) -> list[Picture]:
+    """Return the picture repainted, all of its batches; a denoising strength of 0 gives its pixels back, resized."""
+    source = images["init"]
+    settings = sized(settings, source)
+    canvas = lay_out(source, settings)
+    picture = flatten(canvas, settings.background_colour)
+    if settings.denoising_strength == 0:
+        return [finish(picture, canvas, settings)]
+    unscaled = flatten(source, settings.background_colour) if settings.resize_mode == "latent" else None
+    painted = paint(Canvas(picture, unscaled=unscaled), settings, run)
+    return [finish(one.pixels, canvas, one.settings) for one in painted]
 
 
-def with_alpha_of(source: Array, picture: Array) -> Array:
-    """Return the picture with the transparency of a source of the same size, if it has any."""
-    return np.dstack([picture, source[..., 3]]) if source.shape[2] == 4 else picture
+def sized(settings: Img2Img, source: Array) -> Img2Img:
+    """Return the settings with the width and height that Resize By asks for, where it does."""
+    if settings.resize_by == 0:
+        return settings
+    width, height = scale_size(*size_of(source), settings.resize_by)
+    return dataclasses.replace(settings, width=width, height=height, resize_by=0.0)
+
+
+def lay_out(image_or_mask: Array, settings: Img2Img) -> Array:
+    """Return a picture or mask at the size set, in the resize mode set."""
+    mode = "just_resize" if settings.resize_mode == "latent" else settings.resize_mode
+    return resize(image_or_mask, settings.width, settings.height, mode)
+
+
+def finish(pixels: Array, canvas: Array, settings: Img2Img) -> Picture:
+    """Return a finished picture, with the canvas's transparency where that is kept."""
+    if settings.keep_alpha and canvas.shape[2] == 4:
+        pixels = np.dstack([pixels, canvas[..., 3]])
+    return Picture(pixels, settings)

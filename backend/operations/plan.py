@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from ..models.samplers import SAMPLERS
-from ..request import SIDE_STEP, Img2Img, Outpaint
+from ..settings import SIDE_STEP, Denoising
 
 GREATEST_STRENGTH = 0.999  # the web UI's cap on the strength that the steps are counted from
 LONGEST_SCHEDULE = 1000  # steps; a model has no more noise levels than this
@@ -52,7 +52,7 @@ class Size(NamedTuple):
     height: int
 
 
-def plan_of(settings: Img2Img | Outpaint) -> StepPlan:
+def plan_of(settings: Denoising) -> StepPlan:
     """Return the steps of an operation's settings, within what its sampler can do."""
     longest = SAMPLERS[settings.sampler].longest
     return plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps, longest)

@@ -1,37 +1,57 @@
-"""What an operation is handed besides its request: models, the seed, and its voice and ear to the job."""
+"""What an operation is handed besides its request, and what it gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
 from ..request import Array
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..models.load import Models
     from ..models.model import Model
 
+NO_SEED = -1
+ALMOST_DONE = 0.99  # progress says no more than this before the pictures are there
 
-class Picture(NamedTuple):
-    """One finished picture (uint8 H×W×3 or H×W×4 sRGB) and the seed that made it."""
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One finished picture: uint8 H×W×3 or H×W×4 sRGB, the settings that make it alone, more pairs of its infotext."""
 
     pixels: Array
-    seed: int
+    settings: Settings
+    extras: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The seed that made it, or -1 where its operation has none."""
+        return getattr(self.settings, "seed", NO_SEED)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What an operation gives back: pictures, or a text about one; notice is a sentence for the artist."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    text: str = ""
+    notice: str = ""
 
 
 class Run:
     """One run of one operation: it reports how far it is, and stops within a fraction of a step once cancelled."""
 
-    def __init__(
-        self, models: Models, seed: int, emit: Callable[[float, str], None], is_cancelled: Callable[[], bool]
-    ) -> None:
+    def __init__(self, models: Models, emit: Callable[[float, str], None], is_cancelled: Callable[[], bool]) -> None:
         self.models = models
-        self.seed = seed
         self._emit = emit
         self.is_cancelled = is_cancelled
-        self._part, self._parts = 0, 1
+        self._start, self._end = 0.0, 1.0
         self._progress = 0.0
+        self._title = ""
 
     def check(self) -> None:
         """Raise Cancelled if the artist has cancelled the job."""
@@ -49,20 +69,29 @@ class Run:
     def say(self, message: str) -> None:
         """Tell what is being done now."""
         self.check()
-        self._emit(self._progress, message)
+        self._emit(self._progress, f"{self._title}{message}")
 
-    def part(self, index: int, count: int) -> None:
-        """Say that the next steps are part index of count equal ones, so that progress runs once over all of them."""
-        self._part, self._parts = index, count
+    @contextmanager
+    def part(self, index: int, count: int, title: str = "") -> Iterator[None]:
+        """Make all that is reported inside part index of count equal ones, so that progress runs once over all.
+
+        title: what that part is, such as "Picture 2 of 4", said before each message.
+        """
+        start, end, before = self._start, self._end, self._title
+        self._start = start + (end - start) * index / count
+        self._end = start + (end - start) * (index + 1) / count
+        self._title = f"{before}{title}: " if title and count > 1 else before
+        try:
+            yield
+        finally:
+            self._start, self._end, self._title = start, end, before
 
     def count(self, done: int, total: int) -> None:
         """Report that many model calls done; the last share is kept for what follows them."""
-        self.check()
-        self._progress = (self._part + done / (total + 1)) / self._parts
-        self._emit(self._progress, f"Step {done} of {total}")
+        self.share(done / (total + 1), f"Step {done} of {total}")
 
-    def share(self, done: float) -> None:
-        """Report that share (0–1) of work that isn't counted in model calls."""
+    def share(self, done: float, message: str = "Enlarging") -> None:
+        """Report that share (0–1) of the work done."""
         self.check()
-        self._progress = min(0.99, (self._part + done) / self._parts)
-        self._emit(self._progress, "Enlarging")
+        self._progress = min(ALMOST_DONE, max(self._progress, self._start + (self._end - self._start) * done))
+        self._emit(self._progress, f"{self._title}{message}")

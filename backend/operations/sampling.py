@@ -1,97 +1,154 @@
-"""The denoising itself: one diffusers pipeline call, with the mask blended into every prediction."""
+"""The denoising itself: one diffusers pipeline call, with our own noise, guidance, and blend of every prediction."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..errors import InvalidRequest
-from ..models.model import Model, memory_errors
+from ..imaging.regions import Region
+from ..models.model import Model, Predict, memory_errors
 from ..models.samplers import build_scheduler
-from ..request import Diffusion
+from ..settings import Diffusion
+from .guidance import guided, in_tiles
+from .noise import Seed, draw_noise
 from .plan import StepPlan
 
 LEAST_SIGMA = 1e-6  # a last step can be free of noise; nothing may be divided by it
 
+# From x0 as predicted and the level of noise (σ/α) to x0 as it shall be.
+Blend = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a denoising starts from.
+
+    latents: 1×C×h×w float32, or one a picture. seeds: one a picture. noise: B×C×h×w in place of the seeds' own. blend:
+    what every prediction of x0 goes through. windows: latents that are predicted at a time, None for all.
+    """
+
+    latents: torch.Tensor
+    seeds: Sequence[Seed]
+    noise: torch.Tensor | None = None
+    blend: Blend | None = None
+    windows: Sequence[Region] | None = None
+
 
 def sample(
-    model: Model,
-    settings: Diffusion,
-    plan: StepPlan,
-    init: torch.Tensor,
-    seed: int,
-    report: Callable[[int, int], None],
-    *,
-    mask: torch.Tensor | None = None,
+    model: Model, settings: Diffusion, plan: StepPlan, start: Start, report: Callable[[int, int], None]
 ) -> torch.Tensor:
-    """Return denoised latents (1×4×h×w float32).
-
-    init: latents of the source. mask: 1×1×h×w of 0 and 1, where 0 keeps the source's latents.
-    report(done, total) counts model calls.
-    """
+    """Return denoised latents (B×C×h×w float32), one a seed; report(done, total) counts model calls."""
     pipe = model.pipe
-    pipe.scheduler = build_scheduler(settings.sampler, settings.schedule, model.noise_schedule)
-    if mask is not None:
-        blend_predictions(pipe.scheduler, init, mask)
-    guided = settings.cfg_scale > 1
-    prompts = model.encode_prompts(settings.full_prompt, settings.negative_prompt, guided)
+    count = len(start.seeds)
+    latents = start.latents.expand(count, -1, -1, -1)
+    noise = draw_noise(start.seeds, *latents.shape[1:]) if start.noise is None else start.noise
+    scheduler = build_scheduler(
+        settings.sampler, settings.schedule, model.noise_schedule, [seed.seed for seed in start.seeds]
+    )
+    use_noise(scheduler, noise.to(latents) * settings.initial_noise_multiplier, settings.extra_noise)
+    if start.blend is not None:
+        blend_predictions(scheduler, start.blend)
+    pipe.scheduler = scheduler
+    prompts = model.encode_prompts(settings.full_prompt, settings.negative_prompt, settings.steps, settings.clip_skip)
+    calls = 0
 
     def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         report(step + 1, pipe.num_timesteps)
         return tensors
 
-    with memory_errors(f"make a picture of {init.shape[3] * model.scale_factor} pixels' width"):
-        latents: torch.Tensor = pipe(
-            **prompts,
-            image=init,
+    def guide(predict: Predict, sample: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        step = calls * plan.executed // pipe.num_timesteps  # samplers of second order call twice a step
+        calls += 1
+        predict = in_tiles(predict, start.windows) if start.windows else predict
+        return guided(predict, sample, prompts, step, settings.cfg_scale)
+
+    doing = f"make a picture of {latents.shape[3] * model.scale_factor} pixels' width"
+    with memory_errors(doing), model.guided_by(guide):
+        result: torch.Tensor = pipe(
+            **prompts.arguments(count),
+            image=latents,
             strength=plan.strength,
             num_inference_steps=plan.schedule,
-            guidance_scale=settings.cfg_scale,
-            generator=torch.Generator("cpu").manual_seed(seed),
+            guidance_scale=1.0,  # the guide sees to it
+            generator=[seed.generator() for seed in start.seeds],
             output_type="latent",
             callback_on_step_end=after_step,
             return_dict=False,
         )[0].float()
-    return latents if mask is None else latents * mask + init * (1 - mask)
+    return result if start.blend is None else start.blend(result, 0.0)
 
 
-def blend_predictions(scheduler: Any, init: torch.Tensor, mask: torch.Tensor) -> None:
-    """Make a scheduler blend its predicted x0 with the source's latents outside the mask, at every model call.
+def use_noise(scheduler: Any, noise: torch.Tensor, extra: float = 0.0) -> None:
+    """Make a scheduler add this noise (B×C×h×w) to what it starts from, whatever a pipeline draws, and `extra` of it.
 
-    x0 ← x0·mask + init·(1 − mask), as the web UI does for its k-diffusion samplers. Works on any scheduler over a
-    variance-preserving model: the model's output is turned into x0, blended, and turned back.
+    The extra noise comes on top of the mix: in the size of the sample where that is x0 + σ·noise, and times √ᾱ where
+    it is √ᾱ·x0 + √(1 − ᾱ)·noise, as in the web UI.
+    """
+    original = scheduler.add_noise
+
+    @functools.wraps(original)
+    def add_noise(samples: torch.Tensor, drawn: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        mixed: torch.Tensor = original(samples, noise, timesteps)
+        if extra == 0:
+            return mixed
+        ones = torch.ones((1,) * samples.ndim, dtype=torch.float32, device=samples.device)
+        share: torch.Tensor = original(ones, torch.zeros_like(ones), timesteps[:1])
+        return mixed + noise * extra * share
+
+    scheduler.add_noise = add_noise
+
+
+def blend_predictions(scheduler: Any, blend: Blend) -> None:
+    """Make a scheduler put its predicted x0 through a blend at every model call, as the web UI's k-diffusion samplers.
+
+    Works on any scheduler: the model's output is turned into x0, blended, and turned back.
     """
     original = scheduler.step
 
     @functools.wraps(original)
     def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         alpha, sigma, normalised = _noise_level(scheduler, timestep, sample)
-        kind = scheduler.config.prediction_type
+        kind = scheduler.config.get("prediction_type", "flow_prediction")
         if kind == "epsilon":
             x0 = (normalised - sigma * model_output) / alpha
         elif kind == "v_prediction":
             x0 = alpha * normalised - sigma * model_output
         elif kind == "sample":
             x0 = model_output
+        elif kind == "flow_prediction":
+            x0 = sample - sigma * model_output
         else:
             raise InvalidRequest(f"Inpainting can't work with a model that predicts “{kind}”.")
-        x0 = x0 * mask + init * (1 - mask)
+        x0 = blend(x0, sigma / alpha)
         if kind == "epsilon":
             model_output = (normalised - alpha * x0) / sigma
         elif kind == "v_prediction":
             model_output = (alpha * normalised - x0) / sigma
-        else:
+        elif kind == "sample":
             model_output = x0
+        else:
+            model_output = (sample - x0) / sigma
         return original(model_output, timestep, sample, *args, **kwargs)
 
     scheduler.step = step
 
 
 def _noise_level(scheduler: Any, timestep: Any, sample: torch.Tensor) -> tuple[float, float, torch.Tensor]:
-    """Return α and σ with α² + σ² = 1 for the sample, and the sample scaled so that it is α·x0 + σ·noise."""
+    """Return α and σ of the sample, and the sample scaled so that it is α·x0 + σ·noise.
+
+    α² + σ² = 1 for diffusion models, α + σ = 1 for flow models.
+    """
+    if _is_flow(scheduler):
+        if scheduler.step_index is None:
+            scheduler._init_step_index(timestep)
+        noise = max(LEAST_SIGMA, float(scheduler.sigmas[scheduler.step_index]))
+        return max(LEAST_SIGMA, 1 - noise), noise, sample
     if hasattr(scheduler, "is_scale_input_called"):
         # The k-diffusion family keeps x0 + s·noise, and scales it by α = 1/√(1 + s²) for the model.
         alpha = float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), timestep))
@@ -104,3 +161,8 @@ def _noise_level(scheduler: Any, timestep: Any, sample: torch.Tensor) -> tuple[f
         return alpha, max(LEAST_SIGMA, noise * alpha), sample
     product = float(scheduler.alphas_cumprod[int(timestep)])
     return product**0.5, (1 - product) ** 0.5, sample
+
+
+def _is_flow(scheduler: Any) -> bool:
+    config = scheduler.config
+    return bool(config.get("use_flow_sigmas")) or "prediction_type" not in config

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.engine import Engine
-from backend.request import Img2Img, Request
+from backend.request import Request
+from backend.settings import Img2Img
 
 Picture = NDArray[np.uint8]
 FEW: dict[str, Any] = {
@@ -28,5 +29,5 @@ def img2img(picture: Picture, **settings: Any) -> Request:
 
 def run(engine: Engine, request: Request) -> Picture:
     """Return the picture of a request."""
-    pixels: Picture = engine.run(request, lambda share, text: None, lambda: False)[0].pixels
+    pixels: Picture = engine.run(request, lambda share, text: None, lambda: False).pictures[0].pixels
     return pixels

@@ -20,7 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from backend.engine import Engine
 from backend.errors import ModelError
 from backend.models.load import EMBEDDED_FOLDER, Models, Options
-from backend.request import Img2Img, Inpaint, Request
+from backend.request import Request
+from backend.settings import Img2Img, Inpaint
 from tests.backend.helpers import Picture, img2img, run
 
 BLOCKS = {

@@ -12,7 +12,8 @@ from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest, ModelError
 from backend.imaging import masks
 from backend.models.samplers import SAMPLERS
-from backend.request import Inpaint, Outpaint, Request, Upscale
+from backend.request import Request
+from backend.settings import Inpaint, Outpaint, Upscale
 from tests.backend.helpers import FEW, Picture, img2img, run
 
 

@@ -119,7 +119,7 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
         "import sys, time, pathlib, numpy as np\n"
         "from backend.transport.subprocess import SubprocessBackend\n"
         "from backend.models.load import Options\n"
-        "from backend.request import Img2Img, Request\n"
+        "from backend.request import Request\nfrom backend.settings import Img2Img\n"
         "backend = SubprocessBackend(sys.executable, pathlib.Path(sys.argv[1]), Options())\n"
         "picture = np.zeros((256, 256, 3), np.uint8)\n"
         "settings = Img2Img(steps=150, denoising_strength=1.0, width=256, height=256)\n"

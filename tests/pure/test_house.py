@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from backend.models.upscalers import UPSCALERS
-from backend.request import UPSCALER_NAMES
+from backend.settings import UPSCALER_NAMES
 from tools.settings_table import updated
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from backend.errors import InvalidRequest
 from backend.models.samplers import SAMPLERS, SCHEDULES, split_sampler
-from backend.request import OPERATIONS, Img2Img, Inpaint, Request, Upscale, make_settings, whole_side
+from backend.request import Request, whole_side
+from backend.settings import OPERATIONS, Img2Img, Inpaint, Upscale, make_settings
 
 PICTURE = np.arange(64 * 72 * 3, dtype=np.uint8).reshape(64, 72, 3)
 MASK = np.zeros((64, 72), np.float32)

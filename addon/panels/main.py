@@ -1,0 +1,164 @@
+"""The main panel: the button, the prompt, what is captured, how it is sampled, and which script runs over it."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.models.load import EMBEDDED_FOLDER
+from ...backend.settings import EMBEDDED, OPERATIONS
+from .. import jobs
+from ..preferences import preferences
+from ..presets import VIEWPORT_DIFFUSION_PT_presets
+from ..properties import own_fields
+from ..scene.advice import advice, size_line
+from .base import FAILED_ICON, ClosedPanel, DiffusionPanel, draw_job, draw_message, in_columns
+
+PARENT = "VIEWPORT_DIFFUSION_PT_main"
+
+
+class VIEWPORT_DIFFUSION_PT_main(DiffusionPanel, bpy.types.Panel):
+    """Source, prompt, settings, and the button."""
+
+    bl_label = "Viewport Diffusion"
+
+    def draw_header_preset(self, context: bpy.types.Context) -> None:
+        """Offer the presets in the panel's header."""
+        VIEWPORT_DIFFUSION_PT_presets.draw_panel_header(self.layout)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the main panel, the button first: it stays in place whatever is shown below."""
+        layout = self.layout
+        settings = context.scene.viewport_diffusion
+        draw_job(layout, "viewport_diffusion.generate", "RENDER_STILL")
+        column = layout.column()
+        row = column.row(align=True)
+        row.prop(settings.diffusion, "prompt", text="", icon="TEXT", placeholder="Prompt")
+        row.operator("viewport_diffusion.interrogate", text="", icon="VIEWZOOM")
+        row.operator("viewport_diffusion.paste_parameters", text="", icon="PASTEDOWN")
+        column.prop(settings.diffusion, "style", text="", icon="BRUSH_DATA", placeholder="Style")
+        column.prop(settings.diffusion, "negative_prompt", text="", icon="REMOVE", placeholder="Negative prompt")
+        column = layout.column(align=True)  # labels inside the fields: beside them the narrow sidebar cuts them off
+        column.prop(settings.img2img, "denoising_strength", slider=True)
+        column.prop(settings.diffusion, "cfg_scale", slider=True)
+        column.prop(settings.diffusion, "steps")
+        row = column.row(align=True)
+        row.prop(settings.diffusion, "batch_count")
+        row.prop(settings.diffusion, "batch_size")
+        row = layout.row(align=True)
+        row.prop(settings.diffusion, "seed")
+        row.operator("viewport_diffusion.random_seed", text="", icon="FILE_REFRESH")
+        row.operator("viewport_diffusion.reuse_seed", text="", icon="RECOVER_LAST")
+        for sentence in advice(settings):
+            draw_message(layout, sentence, "INFO")
+
+
+class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
+    """What the picture is made from, and how large."""
+
+    bl_label = "Source"
+    bl_parent_id = PARENT
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the source."""
+        layout = self.layout
+        settings = context.scene.viewport_diffusion
+        capture = settings.capture
+        layout.row(align=True).prop(capture, "source", expand=True)
+        if capture.source == "IMAGE":
+            layout.template_ID(capture, "image", open="image.open")
+        elif capture.source == "SKETCH":
+            layout.template_ID(capture, "sketch")
+        else:
+            layout.prop(capture, "shading")
+            layout.prop(capture, "transparent")
+        layout.operator("viewport_diffusion.start_sketch", icon="GREASEPENCIL")
+        if capture.source in ("IMAGE", "SKETCH"):
+            layout.prop(settings.img2img, "resize_mode", text="")  # a capture has the size already
+        if capture.source == "IMAGE" or capture.transparent:
+            layout.prop(settings.img2img, "keep_alpha")
+            layout.prop(settings.img2img, "background_colour")
+        layout.row(align=True).prop(capture, "size", expand=True)
+        if capture.size == "OWN":
+            row = layout.row(align=True)
+            row.prop(settings.diffusion, "width")
+            row.prop(settings.diffusion, "height")
+        elif capture.size == "SCALE":
+            layout.prop(settings.img2img, "resize_by")
+        layout.label(text=size_line(context), icon="FULLSCREEN_ENTER")
+
+
+class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
+    """The model and how it samples."""
+
+    bl_label = "Model and Sampling"
+    bl_parent_id = PARENT
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out model and sampler."""
+        layout = in_columns(self.layout)
+        diffusion = context.scene.viewport_diffusion.diffusion
+        layout.prop(diffusion, "model")
+        if diffusion.model == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
+            draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
+        layout.prop(diffusion, "sampler")
+        layout.prop(diffusion, "schedule")
+        layout.prop(diffusion, "exact_steps")
+        layout.prop(diffusion, "clip_skip")
+        kind = "own process" if preferences().backend == "subprocess" else "inside Blender"
+        layout.label(text=f"Backend, {kind}: {jobs.backend_state()}", icon="SYSTEM")
+
+
+class VIEWPORT_DIFFUSION_PT_variation(ClosedPanel, bpy.types.Panel):
+    """Noise, variations of a seed, colours, and seamless pictures."""
+
+    bl_label = "Noise and Colour"
+    bl_parent_id = PARENT
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out what is done to the noise and the colours."""
+        layout = in_columns(self.layout)
+        diffusion = context.scene.viewport_diffusion.diffusion
+        column = layout.column(align=True)
+        column.prop(diffusion, "variation_strength", slider=True)
+        column.prop(diffusion, "variation_seed")
+        column = layout.column(align=True)
+        column.prop(diffusion, "seed_resize_width", text="Resize Seed X")
+        column.prop(diffusion, "seed_resize_height", text="Y")
+        column = layout.column(align=True)
+        column.prop(diffusion, "initial_noise_multiplier", text="Noise Multiplier")
+        column.prop(diffusion, "extra_noise")
+        layout.prop(diffusion, "colour_correction")
+        row = layout.row(heading="Seamless", align=True)
+        row.prop(diffusion, "seamless_x", text="X", toggle=True)
+        row.prop(diffusion, "seamless_y", text="Y", toggle=True)
+
+
+class VIEWPORT_DIFFUSION_PT_script(ClosedPanel, bpy.types.Panel):
+    """What Generate and Inpaint make of the settings: one picture, or many by a script."""
+
+    bl_label = "Script"
+    bl_parent_id = PARENT
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the chosen script's own settings."""
+        layout = self.layout
+        settings = context.scene.viewport_diffusion
+        layout.prop(settings, "script", text="")
+        if settings.script == "NONE":
+            return
+        column = in_columns(layout).column()
+        group = getattr(settings, settings.script)
+        for item in own_fields(OPERATIONS[settings.script]):
+            if item.name == "lines":
+                column.prop_search(settings.capture, "prompt_text", bpy.data, "texts", text="Text")
+            else:
+                column.prop(group, item.name)
+
+
+CLASSES = (
+    VIEWPORT_DIFFUSION_PT_main,
+    VIEWPORT_DIFFUSION_PT_source,
+    VIEWPORT_DIFFUSION_PT_sampling,
+    VIEWPORT_DIFFUSION_PT_variation,
+    VIEWPORT_DIFFUSION_PT_script,
+)

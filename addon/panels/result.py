@@ -1,0 +1,62 @@
+"""Results and what is done with them: enlarged, shown in the scene, saved, sent on; and a figure to begin with."""
+
+from __future__ import annotations
+
+import bpy
+
+from .base import ClosedPanel, DiffusionPanel, draw_job, in_columns
+
+PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
+
+
+class VIEWPORT_DIFFUSION_PT_result(DiffusionPanel, bpy.types.Panel):
+    """The last result and what to do with it."""
+
+    bl_label = "Result"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the result."""
+        layout = self.layout
+        settings = context.scene.viewport_diffusion
+        layout.template_ID(settings, "result", open="image.open")
+        image = settings.result
+        if image is None:
+            layout.label(text="Nothing made yet", icon="IMAGE_DATA")
+            return
+        row = layout.split(factor=0.42)
+        row.template_icon(image.preview_ensure().icon_id, scale=PREVIEW)
+        column = row.column(align=True)
+        column.label(text=f"{image.size[0]}×{image.size[1]}, seed {settings.last_seed}")
+        column.operator("viewport_diffusion.result_to_plane", icon="MESH_PLANE")
+        column.operator("viewport_diffusion.result_to_background", text="To Camera", icon="CAMERA_DATA")
+        column.operator("viewport_diffusion.save_result", text="Save As", icon="FILE_TICK")
+        row = layout.row(align=True)
+        row.operator_menu_enum("viewport_diffusion.send_result", "target", text="Send To", icon="FORWARD")
+        row.operator("viewport_diffusion.copy_parameters", text="", icon="COPYDOWN")
+        row.operator("viewport_diffusion.read_parameters", text="", icon="FILE_IMAGE")
+
+
+class VIEWPORT_DIFFUSION_PT_upscale(ClosedPanel, bpy.types.Panel):
+    """Enlarge the picture."""
+
+    bl_label = "Upscale"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the settings of upscaling."""
+        draw_job(self.layout, "viewport_diffusion.upscale", "FULLSCREEN_ENTER")
+        layout = in_columns(self.layout)
+        upscale = context.scene.viewport_diffusion.upscale
+        layout.prop(upscale, "upscaler")
+        layout.prop(upscale, "scale")
+
+
+class VIEWPORT_DIFFUSION_PT_mannequin(ClosedPanel, bpy.types.Panel):
+    """A figure to start from."""
+
+    bl_label = "Mannequin"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the figure's buttons."""
+        layout = self.layout
+        layout.operator("viewport_diffusion.add_mannequin", icon="ARMATURE_DATA")
+        layout.operator_menu_enum("viewport_diffusion.apply_pose", "pose", icon="POSE_HLT")

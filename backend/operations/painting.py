@@ -1,0 +1,136 @@
+"""A canvas painted by the model, at the size that the model is best at, and brought back to the artist's."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from ..imaging import masks
+from ..imaging.colour import correct_colours
+from ..imaging.fill import fill
+from ..imaging.pictures import Mask, size_of
+from ..imaging.resize import resize
+from ..models.model import Model
+from ..models.upscalers import upscale
+from ..request import Array
+from ..settings import Denoising, Inpaint
+from .noise import Seed, draw_noise, seed_of, single
+from .plan import StepPlan, plan_of, plan_size
+from .run import Run
+from .sampling import Blend, Start, sample
+
+FAST_UPSCALER = "R-ESRGAN AnimeVideo x2"
+
+Chosen = TypeVar("Chosen", bound=Denoising)
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """What is painted over.
+
+    picture: uint8 H×W×3. mask: float32 H×W, softened, 1 repainted; None repaints all. content: the masked content it
+    starts from. latent_mask: what the latents are masked by, where that is another one. unscaled: the picture at its
+    own size, where its latents are to be stretched instead of its pixels.
+    """
+
+    picture: Array
+    mask: Mask | None = None
+    content: str = "original"
+    latent_mask: Mask | None = None
+    unscaled: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Painted(Generic[Chosen]):
+    """What came of a canvas: uint8 H×W×3, nothing composited yet, and the settings of that picture alone."""
+
+    pixels: Array
+    settings: Chosen
+
+
+def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = None) -> list[Painted[Chosen]]:
+    """Return the canvas repainted, batch count times batch size."""
+    plan = plan or plan_of(settings)
+    model = run.model(settings.model)
+    width, height = size_of(canvas.picture)
+    size = plan_size(width, height, model.native, model.scale_factor)
+    run.say("Reading the picture")
+    with model.seamless(settings.seamless_x, settings.seamless_y):
+        small, mask, latents = _read(canvas, size, model)
+        weights = _latent_weights(canvas, latents)
+        strength = settings.conditioning_mask_strength if isinstance(settings, Inpaint) else 1.0
+        painted = []
+        with model.seeing(small, mask, weights, strength):
+            for batch in range(settings.batch_count):
+                with run.part(batch, settings.batch_count, f"Batch {batch + 1} of {settings.batch_count}"):
+                    first = batch * settings.batch_size
+                    alone = [
+                        dataclasses.replace(settings, **single(settings, first + i)) for i in range(settings.batch_size)
+                    ]
+                    seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
+                    begun = start_masked(latents, weights, canvas.content, seeds)
+                    blend = keep_outside(begun, weights) if canvas.mask is not None else None
+                    found = sample(model, settings, plan, Start(begun, seeds, blend=blend), run.count)
+                    run.say("Painting the picture")
+                    for latent, chosen in zip(found, alone, strict=True):
+                        pixels = fit_result(model.decode(latent[None])[0], width, height, run)
+                        if settings.colour_correction:
+                            pixels = correct_colours(pixels, canvas.picture)
+                        painted.append(Painted(pixels, chosen))
+    return painted
+
+
+def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, Mask, torch.Tensor]:
+    """Return picture and mask at the model's size, and the latents to start from."""
+    width, height = size
+    small = resize(canvas.picture, width, height, "just_resize")
+    if canvas.mask is None:
+        mask: Mask = np.ones(small.shape[:2], np.float32)
+    else:
+        mask = resize(canvas.mask, width, height, "just_resize")
+    if canvas.content != "original":
+        small = fill(small, mask)
+    if canvas.unscaled is None:
+        return small, mask, model.encode(small)
+    step = model.scale_factor
+    own_width, own_height = (max(step, round(side / step) * step) for side in size_of(canvas.unscaled))
+    own = model.encode(resize(canvas.unscaled, own_width, own_height, "just_resize"))
+    shape = height // step, width // step
+    return small, mask, torch.nn.functional.interpolate(own, size=shape, mode="bilinear", antialias=False)
+
+
+def _latent_weights(canvas: Canvas, latents: torch.Tensor) -> torch.Tensor:
+    """Return 1×1×h×w of 0 and 1: which latents are repainted."""
+    mask = canvas.mask if canvas.latent_mask is None else canvas.latent_mask
+    if mask is None:
+        return torch.ones_like(latents[:, :1])
+    return torch.from_numpy(masks.latent_mask(mask, latents.shape[3], latents.shape[2]))[None, None].to(latents)
+
+
+def start_masked(latents: torch.Tensor, mask: torch.Tensor, masked_content: str, seeds: list[Seed]) -> torch.Tensor:
+    """Return latents with their masked part replaced by the seeds' noise or by nothing, where that is asked for."""
+    if masked_content == "latent_nothing":
+        return latents * (1 - mask)
+    if masked_content == "latent_noise":
+        return latents * (1 - mask) + draw_noise(seeds, *latents.shape[1:]).to(latents) * mask
+    return latents
+
+
+def keep_outside(latents: torch.Tensor, mask: torch.Tensor) -> Blend:
+    """Return the blend that holds every prediction to the source's latents outside the mask: x0·m + init·(1 − m)."""
+    return lambda x0, noise: x0 * mask + latents * (1 - mask)
+
+
+def fit_result(picture: Array, width: int, height: int, run: Run) -> Array:
+    """Return a generated picture (uint8 H×W×3) at the canvas's size: enlarged by a model, or reduced by Lanczos."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    factor = max(width / picture.shape[1], height / picture.shape[0])
+    if factor > 1:
+        run.say("Enlarging")
+        picture = upscale(picture, factor, FAST_UPSCALER, should_stop=run.is_cancelled)
+    return resize(picture, width, height, "just_resize")
