@@ -1,0 +1,109 @@
+"""Interrogate: a picture read back into the prompt, and the question before its models are fetched."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.errors import DiffusionError
+from ...backend.models.interrogators import download_needed
+from ...backend.request import Request
+from ...backend.settings.interrogate import Interrogate
+from .. import jobs
+from ..properties import read_settings
+from ..scene.capture import capture, picture_size
+from ..scene.images import read_image
+from .picture import PictureOperator
+
+PATHS = ("caption_model", "ranking_model", "words_folder")  # settings that may be relative to the .blend file
+DIALOG_WIDTH = 420  # pixels, enough for the longest of the known hub names with its size
+
+
+class VIEWPORT_DIFFUSION_OT_interrogate(PictureOperator, bpy.types.Operator):
+    """Read the result, or without one the source, and write what it shows into the prompt"""
+
+    bl_idname = "viewport_diffusion.interrogate"
+    bl_label = "Interrogate"
+
+    fetch: bpy.props.BoolProperty(
+        name="Fetch Models",
+        description="Fetch models that are missing without asking first",
+        options={"HIDDEN", "SKIP_SAVE"},
+    )
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Ask first where models would be fetched, else start at once."""
+        in_window = not bpy.app.background and context.window is not None
+        try:
+            ask = in_window and bpy.app.online_access and not self.fetch and missing_models(context.scene)
+        except DiffusionError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if not ask:
+            return super().invoke(context, event)
+        bpy.ops.viewport_diffusion.fetch_interrogators("INVOKE_DEFAULT")
+        return {"CANCELLED"}  # nothing has changed yet: no step to undo
+
+    def request(self, context: bpy.types.Context) -> tuple[Request, str]:
+        """Return the interrogate request over the scene's result, or a capture of its source where it has none."""
+        result = context.scene.viewport_diffusion.result
+        init = read_image(result) if result is not None else capture(context, *picture_size(context.scene))
+        return Request(interrogate_settings(context.scene), {"init": init}), ""
+
+    def _submit(self, context: bpy.types.Context) -> bool:
+        try:
+            request, _ = self.request(context)
+            scene = context.scene.session_uid
+            self._job = jobs.submit(request, self.bl_label, lambda job: apply_prompt(job.text, scene))
+        except DiffusionError as error:
+            self.report({"ERROR"}, str(error))
+            return False
+        return True
+
+
+class VIEWPORT_DIFFUSION_OT_fetch_interrogators(bpy.types.Operator):
+    """Fetch the models that read pictures, and read the picture"""
+
+    bl_idname = "viewport_diffusion.fetch_interrogators"
+    bl_label = "Fetch Models and Interrogate"
+    bl_options = {"INTERNAL"}
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Show which models, and how large they are."""
+        return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH, confirm_text="Fetch")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out a line a model."""
+        column = self.layout.column(align=True)
+        column.label(text="These models are not on this machine yet:", icon="IMPORT")
+        for name, size in missing_models(context.scene):
+            column.label(text=f"{name}: {f'{size:.1f} GB' if size else 'size unknown'}", icon="BLANK1")
+        column.label(text="They are fetched once, and kept in the hub's own folder.", icon="BLANK1")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Start reading, fetching what is missing."""
+        bpy.ops.viewport_diffusion.interrogate("INVOKE_DEFAULT", fetch=True)
+        return {"FINISHED"}
+
+
+def interrogate_settings(scene: bpy.types.Scene) -> Interrogate:
+    """Return the scene's settings for reading a picture, its paths made absolute."""
+    group = scene.viewport_diffusion.interrogate
+    paths = {name: getattr(group, name) for name in PATHS}
+    absolute = {name: bpy.path.abspath(path) for name, path in paths.items() if path.startswith("//")}
+    return read_settings(scene, Interrogate, **absolute)
+
+
+def missing_models(scene: bpy.types.Scene) -> list[tuple[str, float | None]]:
+    """Return hub name and size in GB of each model that reading a picture would fetch."""
+    return download_needed(interrogate_settings(scene))
+
+
+def apply_prompt(text: str, scene_id: int) -> None:
+    """Write a text into the prompt of the scene that asked for it (its session_uid), if its file is still open."""
+    for scene in bpy.data.scenes:
+        if scene.session_uid == scene_id and text:
+            scene.viewport_diffusion.diffusion.prompt = text
+
+
+CLASSES = (VIEWPORT_DIFFUSION_OT_interrogate, VIEWPORT_DIFFUSION_OT_fetch_interrogators)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)
