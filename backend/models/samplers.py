@@ -1,107 +1,294 @@
-"""Samplers and schedules by the web UI's names, and the diffusers schedulers behind them; a new one is one line."""
+"""Samplers by the web UI's names, and the diffusers schedulers behind them; a new one is one line.
+
+A schedule (schedules.py) gives the noise levels; a scheduler follows them, whichever spacing it has of its own.
+"""
 
 from __future__ import annotations
 
+import difflib
 import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
 from ..imaging import infotext
+from . import schedules
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import SchedulerMixin
 
-AUTOMATIC = "Automatic"
+AUTOMATIC = schedules.AUTOMATIC
+SCHEDULES = schedules.SCHEDULES
+OWN = ""  # the spacing that a scheduler has of itself
+LEAST_SIGMA = 1e-5  # what ends a schedule for a solver that can't divide by none
+GREATEST_FLOW_SIGMA = 1 - 1e-6  # all but noise, for a solver that can't divide by no picture
+MULTISTEP = "DPMSolverMultistepScheduler"
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A diffusers scheduler class, its options, and the schedule that "Automatic" means for it."""
+    """A scheduler class of diffusers or of solvers.py, its options, and what it can follow."""
 
     scheduler: str
     options: dict[str, object] = field(default_factory=dict)
-    automatic: str = "Normal"
+    automatic: str = "Normal"  # the schedule that "Automatic" means
+    calls: int = 1  # of the model, a step; the last step is always one
     longest: int = 1000  # steps of a schedule
+    whole: bool = False  # takes whole timesteps, not noise levels
+    least: int = 0  # the lowest timestep it can work from
+    drop_penultimate: bool = False
+    follows: tuple[str, ...] = SCHEDULES
+    end: float = 0.0  # the noise level after the last step
+    flow: bool = False  # can solve flow-matching models
 
 
-# The web UI's name → the scheduler that does the same. "Automatic" follows the web UI: Karras for the DPM family.
+def _multistep(algorithm: str, automatic: str, order: int = 2, solver: str = "midpoint", **more: Any) -> Sampler:
+    options = {"algorithm_type": algorithm, "solver_order": order, "solver_type": solver}
+    return Sampler(more.pop("scheduler", MULTISTEP), options, automatic, flow=True, **more)
+
+
+# The web UI's name → the scheduler that does the same. What "Automatic" means for each follows the web UI as well.
 SAMPLERS: dict[str, Sampler] = {
-    "DPM++ 2M": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, "Karras"),
-    "DPM++ SDE": Sampler("DPMSolverSDEScheduler", {}, "Karras"),
-    "DPM++ 2M SDE": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "Exponential"),
-    "DPM++ 2S": Sampler("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++"}, "Karras"),
-    "DPM++ 3M": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 3}, "Karras"),
+    "DPM++ 2M": _multistep("dpmsolver++", "Karras"),
+    "DPM++ SDE": Sampler("SeededSDE", {}, "Karras", calls=2),
+    "DPM++ 2M SDE": _multistep("sde-dpmsolver++", "Exponential"),
+    "DPM++ 2M SDE Heun": _multistep("sde-dpmsolver++", "Exponential", solver="heun"),
+    "DPM++ 2S a": Sampler("DPM2SAncestral", {}, "Karras", calls=2),
+    "DPM++ 2S": Sampler(
+        "DPMSolverSinglestepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": True},
+        "Karras",
+    ),
+    "DPM++ 3M SDE": _multistep(
+        "sde-dpmsolver++", "Exponential", 3, scheduler="DPM3MSDE", longest=999, drop_penultimate=True
+    ),
+    "DPM++ 3M": _multistep("dpmsolver++", "Karras", 3),
     "Euler a": Sampler("EulerAncestralDiscreteScheduler"),
     "Euler": Sampler("EulerDiscreteScheduler"),
-    "LMS": Sampler("LMSDiscreteScheduler"),
-    "Heun": Sampler("HeunDiscreteScheduler"),
-    "DPM2": Sampler("KDPM2DiscreteScheduler", {}, "Karras"),
-    "DPM2 a": Sampler("KDPM2AncestralDiscreteScheduler", {}, "Karras"),
-    "DDIM": Sampler("DDIMScheduler"),
-    "DDPM": Sampler("DDPMScheduler"),
-    "PLMS": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
-    "UniPC": Sampler("UniPCMultistepScheduler"),
-    "DEIS": Sampler("DEISMultistepScheduler"),
-    "LCM": Sampler("LCMScheduler", longest=50),
-    "TCD": Sampler("TCDScheduler", longest=50),
+    "LMS": Sampler("ScheduledLMS"),
+    "Heun": Sampler("HeunDiscreteScheduler", calls=2),
+    "DPM2": Sampler("ScheduledDPM2", {}, "Karras", calls=2, longest=999, drop_penultimate=True),
+    "DPM2 a": Sampler("DPM2Ancestral", {}, "Karras", calls=2, longest=999, drop_penultimate=True),
+    "DDIM": Sampler("ScheduledDDIM", {"set_alpha_to_one": True}, "DDIM", whole=True),
+    "DDPM": Sampler("DDPMScheduler", whole=True),
+    "PLMS": Sampler(
+        "ScheduledPLMS",
+        {"skip_prk_steps": True, "set_alpha_to_one": True},
+        "DDIM",
+        whole=True,
+        follows=(AUTOMATIC, *schedules.EVENLY_SPACED),
+    ),
+    "UniPC": Sampler("UniPCMultistepScheduler", {"solver_order": 2, "solver_type": "bh2"}, "DDIM", flow=True),
+    "DEIS": Sampler(
+        "ScheduledDEIS", {"algorithm_type": "deis", "solver_order": 2, "solver_type": "logrho"}, end=LEAST_SIGMA
+    ),
+    "LCM": Sampler("LCMScheduler", {}, OWN, longest=50, whole=True, least=1),
+    "TCD": Sampler("TCDScheduler", {}, OWN, longest=50, whole=True, least=1),
 }
 
-# Schedule → (what the scheduler is told, the spacing of its timesteps).
-SCHEDULES: dict[str, dict[str, object]] = {
-    AUTOMATIC: {},
-    "Normal": {"timestep_spacing": "linspace"},
-    "Uniform": {"timestep_spacing": "leading"},
-    "SGM Uniform": {"timestep_spacing": "trailing"},
-    "Karras": {"use_karras_sigmas": True, "timestep_spacing": "linspace"},
-    "Exponential": {"use_exponential_sigmas": True, "timestep_spacing": "linspace"},
-    "Beta": {"use_beta_sigmas": True, "timestep_spacing": "linspace"},
-}
+# The web UI's samplers that nothing here does.
+ABSENT = ("DPM fast", "DPM adaptive", "Restart", "DDIM CFG++")
 
-# Options that not every scheduler has: asking one of them of a scheduler without it is an error, not a silent skip.
-SIGMA_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+# What flow-matching models call the schedules that their own scheduler knows.
+FLOW_SCHEDULES: dict[str, str] = {
+    AUTOMATIC: "",
+    "Normal": "",
+    "Karras": "use_karras_sigmas",
+    "Exponential": "use_exponential_sigmas",
+    "Beta": "use_beta_sigmas",
+}
+FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
+FLOW_SOLVER: dict[str, object] = {
+    "use_flow_sigmas": True,
+    "prediction_type": "flow_prediction",
+    "use_dynamic_shifting": False,
+}
+FLOW_SAMPLERS = ("Euler", *(name for name, entry in SAMPLERS.items() if entry.flow))
+
+# Options by which a model's own configuration would change what a sampler is; clipping is for pixels, not for latents.
+NEUTRAL: dict[str, object] = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "use_flow_sigmas": False,
+    "final_sigmas_type": "zero",
+    "clip_sample": False,
+    "thresholding": False,
+}
 
 
 def split_sampler(name: str, schedule: str = AUTOMATIC) -> tuple[str, str]:
     """Return sampler and schedule for a name as the web UI wrote it, splitting old ones such as "DPM++ 2M Karras".
 
-    Raises InvalidRequest for an unknown sampler or schedule, listing the known ones.
+    Letters may be of either case. Raises InvalidRequest for an unknown sampler or schedule, listing the known ones.
     """
-    if name not in SAMPLERS:
+    if _spelt(name, SAMPLERS) is None:
         head, old = infotext.split_sampler(name)
-        if old is not None and schedule in (AUTOMATIC, old):
+        if old is not None and _spelt(schedule, SCHEDULES) in (AUTOMATIC, old):
             name, schedule = head, old
-    if name not in SAMPLERS:
-        raise InvalidRequest(f"There is no sampler called “{name}”.", f"Choose one of: {', '.join(SAMPLERS)}.")
-    if schedule not in SCHEDULES:
-        raise InvalidRequest(f"There is no schedule called “{schedule}”.", f"Choose one of: {', '.join(SCHEDULES)}.")
-    return name, schedule
+    known = _spelt(name, SAMPLERS)
+    if known is None and (absent := _spelt(name, ABSENT)):
+        raise InvalidRequest(
+            f"The web UI's sampler “{absent}” is not among those built in here.", _choice(name, SAMPLERS)
+        )
+    if known is None:
+        raise InvalidRequest(f"There is no sampler called “{name}”.", _choice(name, SAMPLERS))
+    known_schedule = _spelt(schedule, SCHEDULES)
+    if known_schedule is None:
+        raise InvalidRequest(f"There is no schedule called “{schedule}”.", _choice(schedule, SCHEDULES))
+    return known, known_schedule
 
 
-def build_scheduler(sampler: str, schedule: str, config: dict[str, Any]) -> SchedulerMixin:
+def _spelt(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that differs in case alone."""
+    return next((each for each in known if each.casefold() == name.strip().casefold()), None)
+
+
+def _choice(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    guess = f"Did you mean “{near[0]}”? " if near else ""
+    return f"{guess}Choose one of: {', '.join(known)}."
+
+
+def check_sampler(sampler: str, schedule: str) -> None:
+    """Raise InvalidRequest where the sampler can't follow the schedule, listing what it can."""
+    sampler, schedule = split_sampler(sampler, schedule)
+    follows = SAMPLERS[sampler].follows
+    if schedule not in follows:
+        raise InvalidRequest(
+            f"{sampler} can't follow the {schedule} schedule.", f"It can follow: {', '.join(follows)}."
+        )
+
+
+def build_scheduler(
+    sampler: str, schedule: str, config: dict[str, Any], seeds: Sequence[int] = (), native: int = 0
+) -> SchedulerMixin:
     """Return a fresh scheduler of that sampler and schedule over the noise levels of the model's own config.
 
-    Raises InvalidRequest where the sampler can't follow the schedule.
+    seeds: one a picture of the batch, for samplers that draw noise of their own, which then is the same in any batch;
+    without, theirs comes from torch's global generator. native: side in pixels of the model's pictures. Its
+    set_timesteps(steps, device) takes no other spacing than the schedule's. Raises InvalidRequest where the sampler
+    can't follow the schedule, or can't solve such a model.
     """
-    import diffusers
-
     sampler, schedule = split_sampler(sampler, schedule)
+    if is_flow(config):
+        return _flow_scheduler(sampler, schedule, config)
+    check_sampler(sampler, schedule)
     entry = SAMPLERS[sampler]
-    cls = getattr(diffusers, entry.scheduler)
-    known = inspect.signature(cls.__init__).parameters
-    wanted = SCHEDULES[entry.automatic if schedule == AUTOMATIC else schedule]
-    unknown = [name for name in wanted if name in SIGMA_OPTIONS and name not in known]
-    if unknown and schedule != AUTOMATIC:
-        able = [name for name in SAMPLERS if unknown[0] in _parameters(SAMPLERS[name])]
-        raise InvalidRequest(f"{sampler} can't follow the {schedule} schedule.", f"These can: {', '.join(able)}.")
+    options: dict[str, object] = {**NEUTRAL, **entry.options, "noise_sampler_seed": list(seeds) or None}
+    name = entry.automatic if schedule == AUTOMATIC else schedule
     if schedule == AUTOMATIC and config.get("rescale_betas_zero_snr"):
-        wanted = {}  # such a model was trained to start from pure noise, which only its own spacing reaches
-    options = {**dict.fromkeys(SIGMA_OPTIONS, False), **entry.options, **wanted}
-    scheduler: SchedulerMixin = cls.from_config(config, **{k: v for k, v in options.items() if k in known})
+        name = OWN  # such a model was trained to start from pure noise, which only its own spacing reaches
+    if name != OWN:
+        options["timestep_spacing"] = "linspace"  # whose start is the greatest level, as the schedules' is
+    scheduler = _make(entry.scheduler, config, options)
+    if entry.calls == 2:
+        scheduler.is_scale_input_called = False  # what tells x0 + σ·noise on the other schedulers of that kind
+    if name != OWN:
+        follow(scheduler, entry, name, native)
     return scheduler
 
 
-def _parameters(entry: Sampler) -> set[str]:
+def is_flow(config: dict[str, Any]) -> bool:
+    """Whether a model's own scheduler configuration is one of flow matching, as of Flux and Stable Diffusion 3."""
+    return (
+        str(config.get("_class_name", "")).startswith("FlowMatch")
+        or bool(config.get("use_flow_sigmas"))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def follow(scheduler: Any, entry: Sampler, schedule: str, native: int = 0) -> None:
+    """Make set_timesteps of a scheduler set the schedule's noise levels, and the timesteps that the model knows."""
+    import torch
+
+    table = schedules.sigma_table(scheduler.alphas_cumprod.numpy())
+    own = scheduler.set_timesteps
+
+    def levels(steps: int) -> schedules.Levels:
+        return schedules.sigmas_of(schedule, table, steps, native, entry.drop_penultimate)[:-1]
+
+    def set_whole(num_inference_steps: int, device: Any = None) -> None:
+        own(num_inference_steps, device=device)
+        whole = schedules.whole_timesteps(levels(num_inference_steps), table, entry.least)
+        scheduler.timesteps = torch.from_numpy(whole).to(device)
+        scheduler.custom_timesteps = True  # of DDPM, TCD and LCM: a step goes to the timestep that follows
+
+    def set_levels(num_inference_steps: int, device: Any = None) -> None:
+        own(num_inference_steps, device=device)
+        sigmas = levels(num_inference_steps)
+        timesteps = schedules.timesteps_at(sigmas, table)
+        scheduler.sigmas = torch.tensor([*sigmas, entry.end], dtype=torch.float32)
+        scheduler.timesteps = torch.from_numpy(timesteps).to(device, torch.float32)
+
+    def set_interleaved(num_inference_steps: int, device: Any = None) -> None:
+        own(num_inference_steps, device="cpu")  # in float64, which not every device has
+        scheduler.timesteps = scheduler.timesteps.to(device, torch.float32)
+
+    if entry.whole:
+        scheduler.set_timesteps = set_whole
+    elif entry.calls == 1:
+        scheduler.set_timesteps = set_levels
+    else:  # such a scheduler lays out both levels of each step itself, around those that it finds here
+        scheduler.register_to_config(use_exponential_sigmas=True)
+        scheduler._convert_to_exponential = lambda in_sigmas, num_inference_steps: levels(num_inference_steps)
+        scheduler.set_timesteps = set_interleaved
+
+
+def _make(name: str, config: dict[str, Any], options: dict[str, object]) -> Any:
     import diffusers
 
-    return set(inspect.signature(getattr(diffusers, entry.scheduler).__init__).parameters)
+    from . import solvers
+
+    cls = getattr(solvers, name, None) or getattr(diffusers, name)
+    known = inspect.signature(cls.__init__).parameters
+    return cls.from_config(config, **{key: value for key, value in options.items() if key in known})
+
+
+def _flow_scheduler(sampler: str, schedule: str, config: dict[str, Any]) -> SchedulerMixin:
+    """Return a scheduler for a flow-matching model, whose shift and spacing always are the model's own."""
+    if sampler not in FLOW_SAMPLERS:
+        raise InvalidRequest(
+            f"{sampler} can't solve a flow-matching model.", f"These samplers can: {', '.join(FLOW_SAMPLERS)}."
+        )
+    if schedule not in FLOW_SCHEDULES:
+        raise InvalidRequest(
+            f"A flow-matching model can't follow the {schedule} schedule.",
+            f"It can follow: {', '.join(FLOW_SCHEDULES)}.",
+        )
+    option = FLOW_SCHEDULES[schedule]
+    options: dict[str, object] = {key: value for key, value in NEUTRAL.items() if key.startswith("use_")}
+    options |= {"use_flow_sigmas": True, **({option: True} if option else {})}
+    own = str(config.get("_class_name", ""))
+    name = own if own.startswith("FlowMatch") and own != "FlowMatchHeunDiscreteScheduler" else FLOW_EULER
+    shift = {"shift": config["flow_shift"]} if "flow_shift" in config else {}
+    euler = _make(name, config, {**options, **shift})
+    if sampler == "Euler":
+        return euler  # type: ignore[no-any-return]
+    entry = SAMPLERS[sampler]
+    solver = _make(entry.scheduler, config, {**NEUTRAL, **entry.options, **FLOW_SOLVER})
+    follow_flow(solver, euler)
+    return solver  # type: ignore[no-any-return]
+
+
+def follow_flow(scheduler: Any, model: Any) -> None:
+    """Make a solver follow the noise levels that the flow-matching model's own scheduler sets from the same call."""
+    own = scheduler.set_timesteps
+
+    def set_timesteps(
+        num_inference_steps: int | None = None, device: Any = None, sigmas: Any = None, mu: float | None = None
+    ) -> None:
+        model.set_timesteps(num_inference_steps, device=device, sigmas=sigmas, mu=mu)
+        own(len(model.timesteps), device=device)
+        scheduler.timesteps = model.timesteps
+        scheduler.sigmas = model.sigmas.to("cpu").clamp(max=GREATEST_FLOW_SIGMA)
+
+    def scale_noise(sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        noisy: torch.Tensor = scheduler.add_noise(sample, noise, timestep)
+        return noisy
+
+    scheduler.set_timesteps = set_timesteps
+    scheduler.scale_noise = scale_noise
