@@ -13,7 +13,7 @@ from ..errors import InvalidRequest
 from ..imaging import infotext
 from ..models.load import EMBEDDED_TITLE, HUB_NAME, SINGLE_FILES
 from ..models.samplers import AUTOMATIC
-from ..settings import EMBEDDED, OPERATIONS, Diffusion, Img2Img, Outpaint, Script, Settings, Upscale, make_settings
+from ..settings import EMBEDDED, OPERATIONS, Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
 from ..settings.upscale import NO_UPSCALER, OWN_UPSCALER
 
 if TYPE_CHECKING:
@@ -65,14 +65,25 @@ UPSCALE_KEYS = {
     "upscaler_2": f"{POSTPROCESS} upscaler 2",
     "upscaler_2_visibility": f"{POSTPROCESS} upscaler 2 visibility",
 }
-AXES_TYPES = ("x_type", "y_type", "z_type")
-AXES_KEYS = {f"{axis}_{what}": f"{axis.upper()} {what.title()}" for axis in "xyz" for what in ("type", "values")}
-OUTPAINT_PREFIX = "Outpaint "  # before the labels of Outpaint's own settings, which alone would say too little
+# Of operations beyond img2img and inpaint; their other settings have the operation's name before their labels.
+OWN_KEYS = {
+    "upscaler": "SD upscale upscaler",
+    "overlap": "SD upscale overlap",
+    "x_type": "X Type",
+    "x_values": "X Values",
+    "y_type": "Y Type",
+    "y_values": "Y Values",
+    "z_type": "Z Type",
+    "z_values": "Z Values",
+}
+AXES = ("x_type", "y_type", "z_type")
 SCRIPT, TILING, OUTPAINT = "Script", "Tiling", "Outpaint"
 TILINGS = {"True": (True, True), "X": (True, False), "Y": (False, True)}
-MARKS = {"outpaint": OUTPAINT, "inpaint": "Mask blur"}  # operation → a key that it always writes; img2img has none
+# Operation → a key that it always writes. Img2img has none, and is what has no other; the rest are named as scripts.
+MARKS = {"outpaint": OUTPAINT, "sd_upscale": OWN_KEYS["upscaler"], "inpaint": "Mask blur"}
 
 ALWAYS = {"steps", "sampler", "schedule", "cfg_scale", "seed", "width", "height", "denoising_strength", "mask_blur"}
+ALWAYS |= {"upscaler", "overlap"}
 # These are written exactly where another one has been changed from its default: alone they do nothing.
 WRITTEN_WITH = {
     "variation_seed": "variation_strength",
@@ -89,7 +100,7 @@ SIDES = ("pixels_left", "pixels_right", "pixels_up", "pixels_down")
 SEAMLESS = ("seamless_x", "seamless_y")
 # What is told otherwise, or not of this picture: a style is part of the prompt, and a batch is of many pictures.
 APART = {"prompt", "style", "negative_prompt", "model", "batch_count", "batch_size", *SIDES, *SEAMLESS}
-SHARED = {item.name for item in dataclasses.fields(Diffusion)}
+SHARED = {item.name for item in dataclasses.fields(Inpaint)}
 
 # Keys that need no word where they are left out: they don't change the picture, or the model is told by itself.
 SILENT = {"Model", "Model hash", "VAE hash", "Init image hash", "Version", "User", SCRIPT, TILING, OUTPAINT}
@@ -161,7 +172,7 @@ def _operation(written: Mapping[str, str], notices: list[str]) -> str:
     """Return the name of the operation that wrote these pairs."""
     script = written.get(SCRIPT, "")
     for name, cls in OPERATIONS.items():
-        if issubclass(cls, Script) and cls.label.casefold() == script.casefold():
+        if issubclass(cls, Diffusion) and cls.label.casefold() == script.casefold():
             return name
     if script:
         notices.append(f"The script “{script}” is not available here.")
@@ -183,12 +194,12 @@ def _pairs(settings: Settings) -> dict[str, object]:
         pairs[TILING] = next((text for text, both in TILINGS.items() if both == seamless), None)
     if isinstance(settings, Outpaint):
         pairs[OUTPAINT] = " ".join(str(getattr(settings, name)) for name in SIDES)
-    if isinstance(settings, Script):
+    if settings.operation not in (*MARKS, Img2Img.operation):
         pairs[SCRIPT] = settings.label
     order = {name: index for index, name in enumerate(KEYS)}
     for item in sorted(dataclasses.fields(cls), key=lambda item: order.get(item.name, len(order))):
         if not _is_apart(item) and item.name not in JOINED and _is_told(settings, item):
-            pairs[_key(cls, item)] = _text(item, getattr(settings, item.name))
+            pairs[_key(cls, item)] = _text(settings, item)
     return pairs
 
 
@@ -203,19 +214,21 @@ def _upscale_pairs(settings: Upscale) -> dict[str, object]:
     else:
         pairs = {keys["width"].removesuffix("-1"): f"{settings.width}x{settings.height}"}
         pairs[keys["crop_to_fit"]] = settings.crop_to_fit or None
-    pairs[keys["upscaler"]] = _upscaler_name(settings.upscaler, settings.upscaler_file)
+    pairs[keys["upscaler"]] = _upscaler_name(settings, "upscaler")
     if settings.upscaler_2 != NO_UPSCALER and settings.upscaler_2_visibility > 0:
-        pairs[keys["upscaler_2"]] = _upscaler_name(settings.upscaler_2, settings.upscaler_2_file)
+        pairs[keys["upscaler_2"]] = _upscaler_name(settings, "upscaler_2")
         pairs[keys["upscaler_2_visibility"]] = settings.upscaler_2_visibility
     return pairs
 
 
-def _upscaler_name(name: str, file: str) -> str:
-    return Path(file).stem if name == OWN_UPSCALER else name
+def _upscaler_name(settings: Settings, item: str) -> str:
+    """Return how an upscaler is told: a file by its own name, without its folders."""
+    name: str = getattr(settings, item)
+    return Path(getattr(settings, f"{item}_file")).stem if name == OWN_UPSCALER else name
 
 
 def _is_apart(item: dataclasses.Field[Any]) -> bool:
-    return item.name in APART or bool(item.metadata["is_path"])
+    return item.name in APART or item.name.endswith("_file") or bool(item.metadata["is_path"])
 
 
 def _is_told(settings: Settings, item: dataclasses.Field[Any]) -> bool:
@@ -228,19 +241,24 @@ def _is_told(settings: Settings, item: dataclasses.Field[Any]) -> bool:
 
 
 def _key(cls: type[Settings], item: dataclasses.Field[Any]) -> str:
-    """Return the key of a setting: the web UI's, else its own label."""
-    known = UPSCALE_KEYS if issubclass(cls, Upscale) else {**KEYS, **AXES_KEYS}
+    """Return the key of a setting: the web UI's, else its own label, after the operation's where only that has it."""
+    known = UPSCALE_KEYS if issubclass(cls, Upscale) else {**KEYS, **OWN_KEYS}
     if item.name in known:
         return known[item.name]
-    prefix = OUTPAINT_PREFIX if issubclass(cls, Outpaint) and item.name not in SHARED else ""
-    return f"{prefix}{item.metadata['label']}".capitalize()
+    label: str = item.metadata["label"]
+    if item.name in SHARED:
+        return label.capitalize()
+    first, *rest = f"{cls.label} {label}".split(" ")
+    return " ".join([first, *(word.lower() for word in rest)])
 
 
-def _text(item: dataclasses.Field[Any], value: Any) -> object:
-    """Return a value as it is written: choices by their labels, as a sentence has them."""
-    choices = item.metadata["choices"]
+def _text(settings: Settings, item: dataclasses.Field[Any]) -> object:
+    """Return a setting's value as it is written: choices by their labels, as a sentence has them."""
+    value, choices = getattr(settings, item.name), item.metadata["choices"]
+    if item.name == "upscaler":
+        return _upscaler_name(settings, item.name)
     label = choices[value][0] if choices else value
-    if label == value or item.name in AXES_TYPES:
+    if label == value or item.name in AXES:
         return label
     return label.lower() if item.name == "masked_content" else label.capitalize()
 

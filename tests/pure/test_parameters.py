@@ -24,7 +24,9 @@ from backend.settings import (
     Diffusion,
     Img2Img,
     Inpaint,
+    Loopback,
     Outpaint,
+    SDUpscale,
     Settings,
     Upscale,
     XYZPlot,
@@ -192,14 +194,25 @@ def test_how_a_picture_was_enlarged_comes_back() -> None:
 
 def test_a_script_is_told_by_its_name_and_its_own_settings() -> None:
     text = text_of(XYZPlot(x_type="size", x_values="512x768", y_type="cfg_scale", y_values="1, 2"))
-    assert (
-        'Script: X/Y/Z Plot, Mask blur: 4, X Type: Size, X Values: 512x768, Y Type: CFG Scale, Y Values: "1, 2"' in text
-    )
+    axes = 'X Type: Size, X Values: 512x768, Y Type: CFG Scale, Y Values: "1, 2"'
+    assert f"Script: X/Y/Z Plot, Mask blur: 4, {axes}, Version" in text
     parsed = settings_from_text(text)
     assert parsed.operation == "xyz_plot" and parsed.settings["x_values"] == "512x768"
+    loops = settings_from_text(text_of(Img2Img(), **{"Script": "Loopback", "Loopback loops": 8}))
+    assert loops.operation == "loopback" and loops.settings["loops"] == 8 and loops.notices == ()
+    assert "Loopback denoising curve: Lazy" in text_of(Loopback(denoising_curve="lazy"))
     unknown = settings_from_text("a\nSteps: 2, Seed: 3, Script: Sketch Twice")
     assert unknown.notices == ("The script “Sketch Twice” is not available here.",)
     assert unknown.operation == "img2img"
+
+
+def test_sd_upscale_is_told_by_the_web_uis_keys() -> None:
+    text = text_of(SDUpscale(overlap=32, method="tiles", scale=3.0))
+    upscaler = "SD upscale upscaler: R-ESRGAN 4x+ Anime6B"
+    assert f"{upscaler}, SD upscale scale factor: 3.0, SD upscale overlap: 32, SD upscale method: Tiles" in text
+    parsed = settings_from_text("a\nSteps: 2, Seed: 3, SD upscale overlap: 48, SD upscale upscaler: Lanczos")
+    assert parsed.operation == "sd_upscale" and parsed.notices == ()
+    assert {"overlap": 48, "upscaler": "Lanczos", "steps": 2}.items() <= parsed.settings.items()
 
 
 words = st.text(string.ascii_letters + " äé,.()[]:\"'\\\n漢🙂{}", max_size=30)
@@ -217,13 +230,17 @@ def value_of(item: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(st.just(item.default), st.floats(low, high))
     if item.name == "background_colour":
         return st.from_regex(r"\A#[0-9a-f]{6}\Z")
-    return st.just(item.default) if item.metadata["is_path"] or item.name == "style" else words
+    return st.just(item.default) if is_apart(item) else words
 
 
 @st.composite
 def any_settings(draw: st.DrawFn) -> Settings:
     cls = draw(st.sampled_from(TOLD))
     return make_settings(cls, {item.name: draw(value_of(item)) for item in dataclasses.fields(cls)})
+
+
+def is_apart(item: dataclasses.Field[Any]) -> bool:
+    return item.name in ("model", "style", "batch_count", "batch_size") or item.name.endswith("_file")
 
 
 def is_plain(text: str) -> bool:
@@ -239,14 +256,13 @@ def is_single(value: str) -> bool:
 def carried(settings: Settings) -> dict[str, Any]:
     """Return the settings that their picture's infotext must give back."""
     values = dataclasses.asdict(settings)
-    lost = {"model", "batch_count", "batch_size"}
+    lost = {item.name for item in dataclasses.fields(settings) if is_apart(item)}
     if isinstance(settings, Upscale):
-        lost |= {"upscaler_file", "upscaler_2_file"}
         lost |= {"width", "height", "crop_to_fit"} if settings.resize_mode == "scale_by" else {"scale", "maximum_side"}
         if settings.upscaler_2 == "None" or settings.upscaler_2_visibility == 0:
             lost |= {"upscaler_2", "upscaler_2_visibility"}
     if isinstance(settings, Diffusion):
-        values["prompt"], values["style"] = settings.full_prompt, ""
+        values["prompt"] = settings.full_prompt
         if not settings.variation_strength:
             lost |= {"variation_seed"}
         if not (settings.seed_resize_width and settings.seed_resize_height):
@@ -266,8 +282,8 @@ def test_every_setting_comes_back_as_it_was(settings: Settings) -> None:
         own = [value for name, value in vars(settings).items() if isinstance(value, str) and "prompt" not in name[:9]]
         assume(is_plain(settings.full_prompt) and is_plain(settings.negative_prompt))
         assume(all(is_single(value) for value in own))
-    if isinstance(settings, Upscale):
-        assume("None" != settings.upscaler != "File" != settings.upscaler_2)
+    upscalers = [getattr(settings, name, "Lanczos") for name in ("upscaler", "upscaler_2")]
+    assume("File" not in upscalers and upscalers[0] != "None")
     parsed = settings_from_text(text_of(settings))
     assert parsed.operation == settings.operation and parsed.notices == ()
     wanted = carried(settings)
@@ -276,13 +292,13 @@ def test_every_setting_comes_back_as_it_was(settings: Settings) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in TOLD if cls is not Upscale])
 def test_each_setting_alone_changes_the_text_and_comes_back(cls: type[Settings]) -> None:
-    inert = {"model", "style", "batch_count", "batch_size", "seed_resize_width", "seed_resize_height"}
+    inert = {"seed_resize_width", "seed_resize_height", *parameters.WRITTEN_WITH}
     for item in dataclasses.fields(cls):
-        if item.name in inert or item.name in parameters.WRITTEN_WITH:
+        if item.name in inert or is_apart(item):
             continue
         choices, low, high = (item.metadata[name] for name in ("choices", "minimum", "maximum"))
         if choices:
-            others = list(choices)
+            others = [choice for choice in choices if choice != "File"]
         elif isinstance(item.default, bool):
             others = [not item.default]
         else:
