@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from . import cli, jobs, panels, preferences, presets, properties
-from .operators import generate, mannequin, outpaint, results, upscale
+from .operators import generate, interrogate, mannequin, outpaint, parameters, results, sketch, upscale
 
 # In the order of need: what a later one uses is registered before it.
-MODULES = (preferences, properties, jobs, presets, generate, outpaint, upscale, results, mannequin, panels, cli)
+MODULES = (
+    preferences,
+    properties,
+    jobs,
+    presets,
+    generate,
+    sketch,
+    outpaint,
+    upscale,
+    interrogate,
+    results,
+    parameters,
+    mannequin,
+    panels,
+    cli,
+)
 
 
 def register() -> None:

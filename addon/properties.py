@@ -73,10 +73,13 @@ def blender_property(item: dataclasses.Field[Any]) -> Any:
 
 
 def own_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
-    """Return the settings that an operation has to itself: the others are shared by all, or taken from Inpaint."""
+    """Return the settings that an operation has to itself: the others are shared by all, or taken from Inpaint.
+
+    One that it declares anew, with another meaning, is its own.
+    """
     shared = Inpaint if issubclass(cls, Script) else Diffusion
-    borrowed = {item.name for item in dataclasses.fields(shared)} if issubclass(cls, shared) else set()
-    return [item for item in dataclasses.fields(cls) if item.name not in borrowed]
+    borrowed = {id(item) for item in dataclasses.fields(shared)} if issubclass(cls, shared) else set()
+    return [item for item in dataclasses.fields(cls) if id(item) not in borrowed]
 
 
 def settings_group(name: str, fields: Iterable[dataclasses.Field[Any]]) -> type[bpy.types.PropertyGroup]:

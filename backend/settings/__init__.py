@@ -15,6 +15,7 @@ from .diffusion import (
     Img2Img,
     Inpaint,
 )
+from .interrogate import Interrogate
 from .outpaint import Outpaint
 from .refine import SDUpscale
 from .scripts import Alternative, Loopback, PromptLines, PromptMatrix, Script, XYZPlot
@@ -24,7 +25,19 @@ from .upscale import UPSCALER_NAMES, Upscale
 # operations/.
 OPERATIONS: dict[str, type[Settings]] = {
     cls.operation: cls
-    for cls in (Img2Img, Inpaint, Outpaint, Upscale, Loopback, XYZPlot, PromptMatrix, PromptLines, Alternative)
+    for cls in (
+        Img2Img,
+        Inpaint,
+        Outpaint,
+        Upscale,
+        SDUpscale,
+        Interrogate,
+        Loopback,
+        XYZPlot,
+        PromptMatrix,
+        PromptLines,
+        Alternative,
+    )
 }
 
 __all__ = [
@@ -42,10 +55,12 @@ __all__ = [
     "Diffusion",
     "Img2Img",
     "Inpaint",
+    "Interrogate",
     "Loopback",
     "Outpaint",
     "PromptLines",
     "PromptMatrix",
+    "SDUpscale",
     "Script",
     "Settings",
     "Upscale",
