@@ -1,4 +1,4 @@
-"""Write the README's table of settings from their declarations: `python tools/settings_table.py`."""
+"""Write the README's tables of settings from their declarations: `python tools/settings_table.py`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from backend.settings import OPERATIONS, Diffusion
+from backend.settings import OPERATIONS, Diffusion, Settings
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+LONGEST_LIST = 8  # choices that are written out; more are only counted: --help lists them
 
 
 def row(item: dataclasses.Field[Any]) -> str:
@@ -20,29 +21,36 @@ def row(item: dataclasses.Field[Any]) -> str:
     data = item.metadata
     extent = ""
     if data["choices"]:
-        extent = ", ".join(data["choices"])
+        names = list(data["choices"])
+        extent = ", ".join(names) if len(names) <= LONGEST_LIST else f"{len(names)} names, see `--help`"
     elif data["minimum"] is not None:
         extent = f"{data['minimum']:.10g} to {data['maximum']:.10g}"
     default = f"`{item.default}`" if item.default != "" else ""
-    return f"| {data['label']} | `--{item.name.replace('_', '-')}` | {extent} | {default} | {data['description']} |"
+    description = data["description"].replace("|", "\\|")
+    return f"| {data['label']} | `--{item.name.replace('_', '-')}` | {extent} | {default} | {description} |"
 
 
-def table() -> str:
+def own_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
+    """Return the settings of a class that stand in no table of the classes that it builds on."""
+    shown = [base for base in cls.__mro__[1:] if base in (Diffusion, *OPERATIONS.values())]
+    known = {id(item) for base in shown for item in dataclasses.fields(base)}
+    return [item for item in dataclasses.fields(cls) if id(item) not in known]
+
+
+def table(title: str, fields: list[dataclasses.Field[Any]]) -> list[str]:
+    """Return one table, closed until it is clicked on."""
+    head = ["| Setting | Flag | Values | Default | What it does |", "|---|---|---|---|---|"]
+    return [f"<details><summary>{title}</summary>", "", *head, *map(row, fields), "", "</details>", ""]
+
+
+def tables() -> str:
     """Return the tables of all operations."""
-    shared = dataclasses.fields(Diffusion)
-    groups = {"img2img, inpaint and outpaint": shared}
-    seen = {item.name for item in shared}
+    lines = table("<b>What all that run a model share</b>", list(dataclasses.fields(Diffusion)))
     for name, cls in OPERATIONS.items():
-        groups[name] = tuple(item for item in dataclasses.fields(cls) if item.name not in seen or name == "upscale")
-        if name == "img2img":
-            groups["img2img and inpaint"] = groups.pop(name)
-            img2img = {item.name for item in dataclasses.fields(cls)}
-        if name == "inpaint":
-            groups[name] = tuple(item for item in groups[name] if item.name not in img2img)
-    lines = []
-    for title, fields in groups.items():
-        lines += [f"**{title}**", "", "| Setting | Flag | Values | Default | What it does |", "|---|---|---|---|---|"]
-        lines += [*map(row, fields), ""]
+        above = next((base for base in cls.__mro__[1:] if base in OPERATIONS.values()), None)
+        too = f", and all of {above.operation}" if above is not None and issubclass(above, Settings) else ""
+        summary = (cls.__doc__ or "").splitlines()[0].rstrip(".")
+        lines += table(f"<b>{name}</b>: {summary[0].lower()}{summary[1:]}{too}", own_fields(cls))
     return "\n".join(lines)
 
 
@@ -50,7 +58,7 @@ def updated(text: str) -> str:
     """Return the README's text with the tables made anew."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
 
 
 if __name__ == "__main__":
