@@ -14,7 +14,6 @@ from ..scene.capture import capture, picture_size
 from ..scene.images import read_image
 from .picture import PictureOperator
 
-PATHS = ("caption_model", "ranking_model", "words_folder")  # settings that may be relative to the .blend file
 DIALOG_WIDTH = 420  # pixels, enough for the longest of the known hub names with its size
 
 
@@ -47,7 +46,7 @@ class VIEWPORT_DIFFUSION_OT_interrogate(PictureOperator, bpy.types.Operator):
         """Return the interrogate request over the scene's result, or a capture of its source where it has none."""
         result = context.scene.viewport_diffusion.result
         init = read_image(result) if result is not None else capture(context, *picture_size(context.scene))
-        return Request(interrogate_settings(context.scene), {"init": init}), ""
+        return Request(read_settings(context.scene, Interrogate), {"init": init}), ""
 
     def _submit(self, context: bpy.types.Context) -> bool:
         try:
@@ -85,17 +84,9 @@ class VIEWPORT_DIFFUSION_OT_fetch_interrogators(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def interrogate_settings(scene: bpy.types.Scene) -> Interrogate:
-    """Return the scene's settings for reading a picture, its paths made absolute."""
-    group = scene.viewport_diffusion.interrogate
-    paths = {name: getattr(group, name) for name in PATHS}
-    absolute = {name: bpy.path.abspath(path) for name, path in paths.items() if path.startswith("//")}
-    return read_settings(scene, Interrogate, **absolute)
-
-
 def missing_models(scene: bpy.types.Scene) -> list[tuple[str, float | None]]:
     """Return hub name and size in GB of each model that reading a picture would fetch."""
-    return download_needed(interrogate_settings(scene))
+    return download_needed(read_settings(scene, Interrogate))
 
 
 def apply_prompt(text: str, scene_id: int) -> None:

@@ -142,7 +142,7 @@ def fetch_model(name: str, check: Callable[[], None], share: Callable[[float, st
     if child.returncode != 0:
         log.info("fetching %s failed: %s", name, "\n".join(lines))
         reason = lines[-1].rpartition("Error: ")[2] if lines else "the download ended"
-        raise ModelError(f"{name} could not be fetched from the hub: {reason}", "Check its name and the network.")
+        raise ModelError(f"{name} could not be fetched: {reason.rstrip('.')}.", "Check its name and the network.")
     if found is None:
         raise ModelError(f"{name} has no weights as safetensors.", "Choose another; pickles can run code.")
     return found

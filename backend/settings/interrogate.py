@@ -21,10 +21,16 @@ class Interrogate(Settings):
     label: ClassVar[str] = "Interrogate"
 
     caption_model: str = setting(
-        CAPTION_MODEL, "Caption Model", "The BLIP model that says what the picture shows: a folder or a hub name"
+        CAPTION_MODEL,
+        "Caption Model",
+        "The BLIP model that says what the picture shows: a folder or a hub name",
+        is_path=True,
     )
     ranking_model: str = setting(
-        RANKING_MODEL, "Ranking Model", "The CLIP model that picks the words for its style: a folder or a hub name"
+        RANKING_MODEL,
+        "Ranking Model",
+        "The CLIP model that picks the words for its style: a folder or a hub name",
+        is_path=True,
     )
     beams: int = setting(
         1, "Beams", "How many captions are followed at once: more are better and slower", minimum=1, maximum=16
@@ -46,6 +52,7 @@ class Interrogate(Settings):
         "",
         "Words Folder",
         "A folder of your own lists, one .txt a category; name.top3.txt adds the 3 best, mediums.txt replaces ours",
+        is_path=True,
     )
 
     @property

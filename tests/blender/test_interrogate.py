@@ -1,0 +1,86 @@
+"""Interrogate in real Blender: a result or a capture becomes the prompt, and missing models are named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+import pytest
+
+from backend.settings.interrogate import CAPTION_MODEL, RANKING_MODEL
+from tests.backend.test_interrogate import read, save_blip, save_clip
+from tools.extension import EXTENSION
+
+
+def part(name: str) -> Any:
+    """Return a module of the enabled extension."""
+    return sys.modules[f"{EXTENSION}.{name}"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings that name two tiny models on disk."""
+    folder = tmp_path_factory.mktemp("models")
+    return {"caption_model": str(save_blip(folder / "blip")), "ranking_model": str(save_clip(folder / "clip"))}
+
+
+def choose(scene: bpy.types.Scene, models: dict[str, str]) -> None:
+    """Set the models in the scene, and few words to try."""
+    settings = scene.viewport_diffusion.interrogate
+    for name, value in models.items():
+        setattr(settings, name, value)
+    settings.artists = settings.flavours = False
+    settings.show_ranks = True
+
+
+def test_the_prompt_is_read_from_the_source_and_then_from_the_result(
+    scene: bpy.types.Scene, models: dict[str, str]
+) -> None:
+    choose(scene, models)
+    same = {**models, "artists": False, "flavours": False, "show_ranks": True}
+    captured = part("addon.scene.capture").capture(bpy.context, 128, 128)
+    assert bpy.ops.viewport_diffusion.interrogate() == {"FINISHED"}
+    assert scene.viewport_diffusion.diffusion.prompt == read(captured, **same)
+    image = bpy.data.images.new("Striped", 64, 48)
+    pixels = np.ones((48, 64, 4), np.float32)
+    pixels[::4, :, :2] = 0
+    image.pixels.foreach_set(pixels.ravel())
+    scene.viewport_diffusion.result = image
+    assert bpy.ops.viewport_diffusion.interrogate() == {"FINISHED"}
+    expected = read(part("addon.scene.images").read_image(image), **same)
+    assert scene.viewport_diffusion.diffusion.prompt == expected != read(captured, **same)
+    assert scene.viewport_diffusion.result == image and image.name == "Striped"
+
+
+def test_missing_models_leave_the_prompt_and_are_named(
+    scene: bpy.types.Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    operators = part("addon.operators.interrogate")
+    assert operators.missing_models(scene) == [(CAPTION_MODEL, 1.9), (RANKING_MODEL, 1.7)]
+    scene.viewport_diffusion.diffusion.prompt = "as it was"
+    part("addon.jobs").shut_down()  # a process that started with another cache
+    with pytest.raises(RuntimeError, match=r"large \(1\.9 GB\).*large-patch14 \(1\.7 GB\).*Online Access"):
+        bpy.ops.viewport_diffusion.interrogate()
+    assert scene.viewport_diffusion.diffusion.prompt == "as it was"
+    part("addon.jobs").shut_down()
+
+
+def test_paths_may_be_relative_to_the_file(scene: bpy.types.Scene, models: dict[str, str], tmp_path: Path) -> None:
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
+    scene = bpy.context.scene
+    choose(scene, models)
+    (tmp_path / "words").mkdir()
+    scene.viewport_diffusion.interrogate.words_folder = "//words"
+    settings = part("addon.properties").read_settings(scene, part("backend.settings").Interrogate)
+    assert Path(settings.words_folder) == tmp_path / "words" and settings.caption_model == models["caption_model"]
+
+
+def test_the_prompt_goes_to_the_scene_that_asked(scene: bpy.types.Scene) -> None:
+    other = bpy.data.scenes.new("Other")
+    part("addon.operators.interrogate").apply_prompt("a red cube", other.session_uid)
+    assert other.viewport_diffusion.diffusion.prompt == "a red cube"
+    assert scene.viewport_diffusion.diffusion.prompt != "a red cube"
