@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -104,6 +105,46 @@ def _draw_lines(
         draw.text((centre[0] - font.getlength(line) / 2, top + index * step), line, fill=INK, font=font)
 
 
+class _Layout(NamedTuple):
+    """Where things are in a captioned grid, in pixels."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    letters: int
+    font: Font
+    above: list[list[str]]
+    beside: list[list[str]]
+
+
+def _lay_out(
+    cell: tuple[int, int], column_captions: Sequence[str], row_captions: Sequence[str], margin: int
+) -> _Layout:
+    letters = caption_size(cell[0])
+    font = ImageFont.load_default(letters)
+    above = [wrap(caption, font, cell[0] - letters) for caption in column_captions]
+    beside = [wrap(caption, font, max(cell[0] // 2, letters * 6)) for caption in row_captions]
+    top = round(max(map(len, above)) * letters * 1.3) + letters if any(column_captions) else 0
+    longest = max((font.getlength(line) for lines in beside for line in lines), default=0)
+    left = round(longest) + 2 * letters if any(row_captions) else 0
+    columns, rows = len(column_captions), len(row_captions)
+    width = left + columns * cell[0] + (columns - 1) * margin
+    height = top + rows * cell[1] + (rows - 1) * margin
+    _require_pixels(width, height)
+    return _Layout(width, height, left, top, letters, font, above, beside)
+
+
+def captioned_size(
+    cell: tuple[int, int], column_captions: Sequence[str], row_captions: Sequence[str], *, margin: int = 0
+) -> tuple[int, int]:
+    """Width and height of the plot that `captioned_grid` makes of pictures no larger than the cell (width, height).
+
+    Raises InvalidRequest from 200 million pixels on.
+    """
+    return _lay_out(cell, column_captions, row_captions, margin)[:2]
+
+
 def captioned_grid(
     pictures: Sequence[Picture | None],
     column_captions: Sequence[str],
@@ -124,21 +165,13 @@ def captioned_grid(
             "Give one caption for each row and column.",
         )
     cell = _cell_size(pictures)
-    size = caption_size(cell[0])
-    font = ImageFont.load_default(size)
-    above = [wrap(caption, font, cell[0] - size) for caption in column_captions]
-    beside = [wrap(caption, font, max(cell[0] // 2, size * 6)) for caption in row_captions]
-    top = round(max(map(len, above)) * size * 1.3) + size if any(column_captions) else 0
-    left = round(max(font.getlength(line) for lines in beside for line in lines)) + 2 * size if any(row_captions) else 0
-    width = left + columns * cell[0] + (columns - 1) * margin
-    height = top + rows * cell[1] + (rows - 1) * margin
-    _require_pixels(width, height)
+    width, height, left, top, letters, font, above, beside = _lay_out(cell, column_captions, row_captions, margin)
     canvas = Image.new("RGB", (width, height), parse_colour(background))
     draw = ImageDraw.Draw(canvas)
     for column, lines in enumerate(above):
-        _draw_lines(draw, lines, font, size, (left + column * (cell[0] + margin) + cell[0] / 2, top / 2))
+        _draw_lines(draw, lines, font, letters, (left + column * (cell[0] + margin) + cell[0] / 2, top / 2))
     for row, lines in enumerate(beside):
-        _draw_lines(draw, lines, font, size, (left / 2, top + row * (cell[1] + margin) + cell[1] / 2))
+        _draw_lines(draw, lines, font, letters, (left / 2, top + row * (cell[1] + margin) + cell[1] / 2))
     for index, picture in enumerate(pictures):
         x, y = left + index % columns * (cell[0] + margin), top + index // columns * (cell[1] + margin)
         if picture is None:

@@ -58,6 +58,9 @@ class Loopback(Script):
     denoising_curve: str = setting(
         "linear", "Denoising Curve", "How the denoising strength gets from the first to the last", choices=CURVES
     )
+    append_interrogation: bool = setting(
+        False, "Append Interrogation", "Add to the prompt of each loop what its input shows, as Interrogate reads it"
+    )
 
 
 def _axis(letter: str, default: str) -> Any:
@@ -66,6 +69,10 @@ def _axis(letter: str, default: str) -> Any:
 
 def _values(letter: str) -> Any:
     return setting("", f"{letter} Values", "Values with commas between them, or ranges such as 1-10 (+3), 0-1 [5]")
+
+
+def _vary(letter: str) -> Any:
+    return setting(False, f"Vary Seeds for {letter}", f"Count the seed on along the {letter} axis")
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,15 @@ class XYZPlot(Script):
 
     x_type: str = _axis("X", "cfg_scale")
     x_values: str = _values("X")
-    y_type: str = _axis("Y", "denoising_strength")
+    y_type: str = _axis("Y", "nothing")
     y_values: str = _values("Y")
     z_type: str = _axis("Z", "nothing")
     z_values: str = _values("Z")
     draw_legend: bool = setting(True, "Draw Legend", "Write the values beside the grid")
     keep_random_seeds: bool = setting(False, "Keep -1 for Seeds", "Give every cell a random seed of its own")
+    vary_seeds_x: bool = _vary("X")
+    vary_seeds_y: bool = _vary("Y")
+    vary_seeds_z: bool = _vary("Z")
     include_cells: bool = setting(False, "Include Single Pictures", "Give back every picture beside the grid")
     margin: int = setting(0, "Grid Margins", "Space between the cells in pixels", minimum=0, maximum=500)
 
@@ -118,10 +128,11 @@ class PromptLines(Script):
 
 @dataclass(frozen=True)
 class Alternative(Script):
-    """The noise that would make the input is found first, then denoised under another prompt."""
+    """The noise that would make the input is found first, then denoised under another prompt; the sampler is Euler."""
 
     operation: ClassVar[str] = "alternative"
     label: ClassVar[str] = "img2img Alternative"
+    optional_images: ClassVar[tuple[str, ...]] = ()
 
     original_prompt: str = setting("", "Original Prompt", "What the input shows")
     original_negative_prompt: str = setting("", "Original Negative Prompt", "What the input doesn't show")

@@ -1,0 +1,175 @@
+"""img2img alternative: the noise that makes the input is found first, then denoised under another prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ModelError
+from ..imaging.colour import correct_colours
+from ..imaging.pictures import flatten, size_of
+from ..imaging.resize import resize
+from ..models.model import Model, Predict, memory_errors
+from ..models.samplers import build_scheduler, is_flow
+from ..request import Array, Request
+from ..settings import Alternative
+from .guidance import guided
+from .img2img import finish, lay_out, sized
+from .noise import draw_noise, seed_of, single
+from .painting import fit_result
+from .plan import StepPlan, plan_of, plan_size
+from .run import Output, Picture, Run
+from .sampling import Start, sample
+
+SAMPLER = "Euler"  # whose steps can be taken backwards
+SAME_LEVEL = 1e-4  # relative difference below which two noise levels are one
+
+Level = tuple[float, float]  # σ, and the timestep that the model knows it by
+
+
+def alternative(request: Request, run: Run) -> Output:
+    """Return the picture denoised from its own noise; with no randomness, its own prompt gives it back.
+
+    Raises ModelError for a flow-matching model.
+    """
+    settings, source = request.settings, request.images["init"]
+    assert isinstance(settings, Alternative)
+    known = sized(settings, source)
+    assert isinstance(known, Alternative)
+    notice = "" if known.sampler == SAMPLER else f"{settings.label} samples by {SAMPLER}, not {known.sampler}."
+    known = dataclasses.replace(known, sampler=SAMPLER)
+    canvas = lay_out(source, known)
+    picture = flatten(canvas, known.background_colour)
+    if known.denoising_strength == 0:
+        return Output([finish(picture, canvas, known)], notice=notice)
+    return Output(_repaint(picture, canvas, known, run), notice=notice)
+
+
+def _repaint(picture: Array, canvas: Array, settings: Alternative, run: Run) -> list[Picture]:
+    plan = plan_of(settings)
+    model = run.model(settings.model)
+    if is_flow(model.noise_schedule):
+        raise ModelError(f"{settings.label} can't work with a flow-matching model.", "Choose another model.")
+    width, height = size_of(picture)
+    small = resize(picture, *plan_size(width, height, model.native, model.scale_factor), "just_resize")
+    everything = np.ones(small.shape[:2], np.float32)
+    pictures: list[Picture] = []
+    with model.seamless(settings.seamless_x, settings.seamless_y):
+        run.say("Reading the picture")
+        latents = model.encode(small)
+        with model.seeing(small, everything, torch.ones_like(latents[:, :1]), settings.conditioning_mask_strength):
+            with run.part(0, 2, "Finding the noise"):
+                found = find_noise(model, latents, settings, plan, run)
+            for batch in range(settings.batch_count):
+                with run.part(1, 2), run.part(batch, settings.batch_count, f"Batch {batch + 1}"):
+                    indices = range(batch * settings.batch_size, (batch + 1) * settings.batch_size)
+                    alone = [dataclasses.replace(settings, **single(settings, index)) for index in indices]
+                    seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
+                    noise = mix_noise(found, draw_noise(seeds, *latents.shape[1:]).to(found), settings.randomness)
+                    painted = sample(model, settings, plan, Start(latents, seeds, noise), run.count)
+                    run.say("Painting the picture")
+                    for latent, chosen in zip(painted, alone, strict=True):
+                        pixels = fit_result(model.decode(latent[None])[0], width, height, run)
+                        if settings.colour_correction:
+                            pixels = correct_colours(pixels, picture)
+                        pictures.append(finish(pixels, canvas, chosen))
+    return pictures
+
+
+def mix_noise(found: torch.Tensor, drawn: torch.Tensor, randomness: float) -> torch.Tensor:
+    """Return ((1 − r)·found + r·drawn)/√(r² + (1 − r)²): unit noise again, r (0–1) of it random; the web UI's rule."""
+    return ((1 - randomness) * found + randomness * drawn) / math.hypot(randomness, 1 - randomness)
+
+
+def find_noise(model: Model, latents: torch.Tensor, settings: Alternative, plan: StepPlan, run: Run) -> torch.Tensor:
+    """Return the noise (1×C×h×w, near unit) that leads Euler from `latents` plus σ of it back to `latents`.
+
+    Euler's ordinary differential equation dx/dσ = (x − x0)/σ, x0 as predicted under the original prompt at the decode
+    CFG scale, is followed upwards from σ = 0 to the level that the plan's first step starts at. Each step is predicted
+    at the level it leads to, as the step down from there will be. What is left over the latents there, divided by that
+    level, is the noise.
+    """
+    pipe = model.pipe
+    scheduler = build_scheduler(SAMPLER, settings.schedule, model.noise_schedule)
+    levels = rising_levels(scheduler, plan, settings.decode_steps)
+    climb(scheduler, levels)
+    pipe.scheduler = scheduler
+    prompts = model.encode_prompts(
+        settings.original_prompt, settings.original_negative_prompt, settings.decode_steps, settings.clip_skip
+    )
+    done = 0
+
+    def guide(predict: Predict, sample: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        done += 1
+        run.count(done, len(levels))
+        return guided(predict, sample, prompts, len(levels) - done, settings.decode_cfg_scale)
+
+    with memory_errors("find the noise of the picture"), model.guided_by(guide):
+        climbed: torch.Tensor = pipe(
+            **prompts.arguments(1),
+            image=latents,
+            strength=1.0,
+            num_inference_steps=len(levels),
+            guidance_scale=1.0,  # the guide sees to it
+            generator=torch.Generator("cpu").manual_seed(settings.seed),
+            output_type="latent",
+            return_dict=False,
+        )[0].float()
+    return (climbed - latents) / levels[-1][0]
+
+
+def rising_levels(scheduler: Any, plan: StepPlan, steps: int) -> list[Level]:
+    """Return noise levels of a schedule of so many steps, rising from the least above 0 to the plan's first one."""
+    scheduler.set_timesteps(plan.schedule)
+    pairs = list(zip(scheduler.sigmas.tolist()[: plan.schedule], scheduler.timesteps.tolist(), strict=True))
+    first: Level = pairs[plan.schedule - plan.executed]
+    scheduler.set_timesteps(steps)
+    pairs = list(zip(scheduler.sigmas.tolist()[:steps], scheduler.timesteps.tolist(), strict=True))
+    return [*sorted(pair for pair in pairs if pair[0] < first[0] * (1 - SAME_LEVEL)), first]
+
+
+def climb(scheduler: Any, levels: list[Level]) -> None:
+    """Make a scheduler of the Euler kind lead an image-to-image pipeline from its latents up these noise levels."""
+    kind = scheduler.config.prediction_type
+    place = 0
+
+    def set_timesteps(num_inference_steps: int, device: Any = None) -> None:
+        scheduler.timesteps = torch.tensor([timestep for _, timestep in levels], device=device)
+
+    def add_noise(samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        return samples
+
+    def scale_model_input(sample: torch.Tensor, timestep: Any) -> torch.Tensor:
+        return sample / math.hypot(1, levels[place][0])
+
+    def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
+        nonlocal place
+        sigma = levels[place][0]
+        before = levels[place - 1][0] if place else 0.0
+        place += 1
+        return (sample + slope(kind, model_output, sample, sigma) * (sigma - before),)
+
+    scheduler.set_timesteps = set_timesteps
+    scheduler.add_noise = add_noise
+    scheduler.scale_model_input = scale_model_input
+    scheduler.step = step
+
+
+def slope(kind: str, output: torch.Tensor, sample: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return (x − x0)/σ, the predicted noise, of a sample x = x0 + σ·noise from what a model gives of that kind.
+
+    Raises ModelError for a kind that is neither "epsilon", "v_prediction" nor "sample".
+    """
+    if kind == "epsilon":
+        return output
+    if kind == "v_prediction":  # v = α·noise − σ′·x0 with α = 1/√(1 + σ²) and σ′ = σ·α
+        scale = 1 / math.hypot(1, sigma)
+        return output * scale + sample * (sigma * scale**2)
+    if kind == "sample":
+        return (sample - output) / sigma
+    raise ModelError(f"img2img Alternative can't work with a model that predicts “{kind}”.", "Choose another model.")

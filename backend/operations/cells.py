@@ -1,0 +1,109 @@
+"""Several pictures of one script, of which one that fails doesn't stop the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DiffusionError
+from ..imaging.grid import grid_shape, image_grid
+from ..imaging.pictures import size_of
+from ..request import Array
+from ..settings import RANDOM_SEED, Img2Img, Inpaint, Script, as_settings
+from .img2img import sized
+from .inpaint import repaint
+from .run import Picture, Run
+
+SEED_NAMES = ("seed", "variation_seed")  # settings where -1 asks for a random one
+RANDOM_SEEDS = 2**31 - 1  # random seeds stay below this, as the engine's do
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Settings of one place of a script, and what it is called when it fails."""
+
+    settings: Img2Img
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What came of cells: the pictures of each, none where it failed, and a sentence on those that failed."""
+
+    pictures: list[list[Picture]]
+    notice: str
+
+    @property
+    def tiles(self) -> list[Array | None]:
+        """One uint8 picture a cell: a batch is a grid of its own; None where the cell failed."""
+        return [_tile([picture.pixels for picture in pictures]) for pictures in self.pictures]
+
+    @property
+    def all(self) -> list[Picture]:
+        """All pictures, cell by cell."""
+        return [picture for pictures in self.pictures for picture in pictures]
+
+
+def plain_settings(settings: Script, images: Mapping[str, Array]) -> Img2Img:
+    """Return the settings of one picture of a script: of inpaint where there is a mask, else of img2img."""
+    return as_settings(Inpaint if "mask" in images else Img2Img, settings)
+
+
+def draw_seed(draw: random.Random) -> int:
+    """Return a random seed."""
+    return draw.randrange(RANDOM_SEEDS)
+
+
+def settle_seeds(settings: Img2Img, draw: random.Random) -> Img2Img:
+    """Return the settings with drawn seeds in place of -1; draw grows from the script's own seed, to be replayed."""
+    changes: dict[str, Any] = {n: draw_seed(draw) for n in SEED_NAMES if getattr(settings, n) == RANDOM_SEED}
+    return dataclasses.replace(settings, **changes)
+
+
+def make_cells(
+    cells: Sequence[Cell], images: Mapping[str, Array], run: Run, order: Sequence[int] | None = None
+) -> Cells:
+    """Return the pictures of all cells, made in that order of their indices.
+
+    A cell that raises DiffusionError is left empty and told in the notice; where all do, the first error is raised.
+    """
+    pictures: list[list[Picture]] = [[] for _ in cells]
+    failures: dict[int, DiffusionError] = {}
+    for done, index in enumerate(range(len(cells)) if order is None else order):
+        with run.part(done, len(cells), f"Picture {done + 1} of {len(cells)}"):
+            run.check()
+            try:
+                pictures[index] = repaint(cells[index].settings, images, run)
+            except DiffusionError as error:
+                failures[index] = error
+    if len(failures) == len(cells):
+        raise next(iter(failures.values()))
+    return Cells(pictures, _notice(cells, failures))
+
+
+def planned_size(settings: Img2Img, images: Mapping[str, Array]) -> tuple[int, int]:
+    """Return the width and height in pixels of the tile that comes of settings."""
+    only_masked = isinstance(settings, Inpaint) and "mask" in images and settings.inpaint_area == "only_masked"
+    known = sized(settings, images["init"])
+    width, height = size_of(images["init"]) if only_masked else (known.width, known.height)
+    rows, columns = grid_shape(settings.batch_count * settings.batch_size)
+    return width * columns, height * rows
+
+
+def _tile(pictures: list[Array]) -> Array | None:
+    if len(pictures) < 2:
+        return pictures[0] if pictures else None
+    return image_grid(pictures)
+
+
+def _notice(cells: Sequence[Cell], failures: Mapping[int, DiffusionError]) -> str:
+    if not failures:
+        return ""
+    places: dict[str, list[str]] = {}
+    for index in sorted(failures):
+        places.setdefault(failures[index].sentence, []).append(cells[index].name)
+    reasons = " ".join(f"{sentence} ({'; '.join(names)})" for sentence, names in places.items())
+    return f"{len(failures)} of {len(cells)} pictures could not be made. {reasons}"
