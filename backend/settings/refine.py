@@ -40,9 +40,7 @@ class SDUpscale(Diffusion):
         maximum=MAXIMUM_SIDE,
         step=SIDE_STEP,
     )
-    batch_count: int = setting(
-        1, "Batch Count", "How many pictures are made one after another", minimum=1, maximum=100
-    )
+    batch_count: int = setting(1, "Batch Count", "How many pictures are made one after another", minimum=1, maximum=100)
     batch_size: int = setting(
         1,
         "Batch Size",
