@@ -38,7 +38,7 @@ class Upscale(Settings):
     label: ClassVar[str] = "Upscale"
 
     upscaler: str = setting("R-ESRGAN 4x+ Anime6B", "Upscaler", "What enlarges the picture", choices=UPSCALERS_FIRST)
-    upscaler_file: str = setting("", "Upscaler File", _FILE.format(""))
+    upscaler_file: str = setting("", "Upscaler File", _FILE.format(""), is_path=True)
     resize_mode: str = setting("scale_by", "Resize Mode", "How the new size is given", choices=UPSCALE_MODES)
     scale: float = setting(
         2.0, "Scale By", "How many times larger each side becomes", minimum=1.0, maximum=8.0, step=0.05
@@ -63,7 +63,7 @@ class Upscale(Settings):
     upscaler_2: str = setting(
         NO_UPSCALER, "Upscaler 2", "What enlarges the picture again, to be blended over", choices=UPSCALERS_SECOND
     )
-    upscaler_2_file: str = setting("", "Upscaler 2 File", _FILE.format("second "))
+    upscaler_2_file: str = setting("", "Upscaler 2 File", _FILE.format("second "), is_path=True)
     upscaler_2_visibility: float = setting(
         0.5,
         "Upscaler 2 Visibility",
