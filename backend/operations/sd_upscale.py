@@ -17,13 +17,12 @@ from ..imaging.regions import Region
 from ..imaging.tiles import TileGrid, combine, plan_tiles, split
 from ..models.load import choose_device
 from ..models.model import MIDDLE_GREY, Model
-from ..models.samplers import SAMPLERS
 from ..models.upscalers import require_possible, upscale_to
 from ..request import Array, Request
 from ..settings import SDUpscale
 from ..settings.upscale import NO_UPSCALER
 from .noise import seed_of, single
-from .plan import Size, StepPlan, plan_size, plan_steps
+from .plan import Size, plan_of, plan_size
 from .run import Output, Picture, Run
 from .sampling import Start, sample
 from .tiled_vae import decode_tiled, encode_tiled
@@ -153,11 +152,6 @@ def close(picture: Array, length: int, beyond: int, axis: int) -> Array:
     return closed
 
 
-def _steps(settings: SDUpscale) -> StepPlan:
-    longest = SAMPLERS[settings.sampler].longest
-    return plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps, longest)
-
-
 def _tile_by_tile(picture: Array, settings: SDUpscale, tiling: Tiling, model: Model, run: Run) -> Array:
     """Return the picture from tiles of it repainted in batches, the seed counting on from one batch to the next."""
     grid = tiling.grid(*size_of(picture))
@@ -172,7 +166,7 @@ def _tile_by_tile(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mo
             latents = torch.cat([model.encode(tile) for tile in some])
             with _hiding(model, some[0]):
                 start = Start(latents, [seed_of(chosen, model.scale_factor) for chosen in alone])
-                found = sample(model, settings, _steps(settings), start, run.count)
+                found = sample(model, settings, plan_of(settings), start, run.count)
             run.say("Painting the picture")
             made += [model.decode(latent[None])[0] for latent in found]
     return combine(made, grid)
@@ -194,7 +188,7 @@ def _all_at_once(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mod
 
     with _hiding(model, picture):
         start = Start(latents, [seed_of(settings, model.scale_factor)], windows=_Watched(windows, looking))
-        found = sample(model, settings, _steps(settings), start, lambda done, total: run.check())
+        found = sample(model, settings, plan_of(settings), start, lambda done, total: run.check())
     return decode_tiled(
         model, found, picture, lambda share: run.share(PAINT + (1 - PAINT) * share, "Painting the picture")
     )

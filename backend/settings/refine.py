@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .declare import setting
-from .diffusion import MAXIMUM_SIDE, SIDE_STEP, Diffusion, denoising
+from .diffusion import MAXIMUM_SIDE, SIDE_STEP, Denoising, denoising
 from .upscale import UPSCALERS_FIRST
 
 LARGEST_OVERLAP = 256  # pixels
@@ -18,7 +18,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class SDUpscale(Diffusion):
+class SDUpscale(Denoising):
     """A picture enlarged, and its details drawn anew, tile by tile."""
 
     operation: ClassVar[str] = "sd_upscale"
@@ -55,7 +55,7 @@ class SDUpscale(Diffusion):
         "R-ESRGAN 4x+ Anime6B", "Upscaler", "What enlarges the picture first", choices=UPSCALERS_FIRST
     )
     upscaler_file: str = setting(
-        "", "Upscaler File", "A .safetensors or .pth file of weights, read when the upscaler is File"
+        "", "Upscaler File", "A .safetensors or .pth file of weights, read when the upscaler is File", is_path=True
     )
     scale: float = setting(
         2.0, "Scale Factor", "How many times larger each side becomes", minimum=1.0, maximum=4.0, step=0.05
