@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Kind = Literal["queued", "started", "progress", "finished", "failed", "cancelled"]
 KINDS = get_args(Kind)
+FINISHED = "Finished"  # the message of a picture that there is nothing more to say about
 LAST_KINDS = ("finished", "failed", "cancelled")  # a job says one of these, once, and nothing after it
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .engine import Engine, with_seeds
 from .errors import Cancelled, DiffusionError
-from .events import Event, Result
+from .events import FINISHED, Event, Result
 from .operations.run import Picture
 from .request import Request
 
@@ -55,7 +55,7 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
         output = engine.run(request, lambda share, text: emit(Event(job, "progress", share, text)), is_cancelled)
         results = tuple(save_picture(folder / f"result-{i}.png", p) for i, p in enumerate(output.pictures))
         seconds = time.monotonic() - started
-        say(Event(job, "finished", 1.0, output.notice or "Finished", "", results, output.text, seconds))
+        say(Event(job, "finished", 1.0, output.notice or FINISHED, "", results, output.text, seconds))
     except Cancelled:
         say(Event(job, "cancelled", message="Cancelled"))
     except DiffusionError as error:

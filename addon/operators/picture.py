@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ...backend.errors import DiffusionError
+from ...backend.events import FINISHED
 from ...backend.request import Request
 from .. import jobs
 from ..scene.results import apply_results
@@ -81,5 +82,7 @@ class PictureOperator:
         if job.kind == "cancelled":
             self.report({"INFO"}, f"{job.title} was cancelled")
             return {"CANCELLED"}
+        if job.message != FINISHED:
+            self.report({"WARNING"}, job.message)
         self.report({"INFO"}, f"{job.title}: finished in {job.seconds:.1f} s")
         return {"FINISHED"}

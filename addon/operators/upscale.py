@@ -1,26 +1,42 @@
-"""Upscale: the last result enlarged."""
+"""Upscale and SD Upscale: the last result enlarged, and where it is wanted drawn anew."""
 
 from __future__ import annotations
 
 import bpy
 
-from ...backend.request import Request, Upscale
+from ...backend.request import Request
+from ...backend.settings import SDUpscale, Settings, Upscale
 from ..properties import read_settings
 from ..scene.images import read_image
 from .picture import NeedsResult, PictureOperator
 
 
-class VIEWPORT_DIFFUSION_OT_upscale(NeedsResult, PictureOperator, bpy.types.Operator):
+class EnlargesResult(NeedsResult, PictureOperator):
+    """Base of what makes the scene's result larger."""
+
+    enlarges: type[Settings]
+
+    def request(self, context: bpy.types.Context) -> tuple[Request, str]:
+        """Return the request of the scene's settings over its result."""
+        init = read_image(context.scene.viewport_diffusion.result)
+        return Request(read_settings(context.scene, self.enlarges), {"init": init}), ""
+
+
+class VIEWPORT_DIFFUSION_OT_upscale(EnlargesResult, bpy.types.Operator):
     """Enlarge the result by a model that knows what drawings look like"""
 
     bl_idname = "viewport_diffusion.upscale"
     bl_label = "Upscale"
-
-    def request(self, context: bpy.types.Context) -> tuple[Request, str]:
-        """Return the upscale request of the scene's settings over its result."""
-        return Request(
-            read_settings(context.scene, Upscale), {"init": read_image(context.scene.viewport_diffusion.result)}
-        ), ""
+    enlarges = Upscale
 
 
-register, unregister = bpy.utils.register_classes_factory((VIEWPORT_DIFFUSION_OT_upscale,))
+class VIEWPORT_DIFFUSION_OT_sd_upscale(EnlargesResult, bpy.types.Operator):
+    """Enlarge the result and draw its details anew by the prompt"""
+
+    bl_idname = "viewport_diffusion.sd_upscale"
+    bl_label = "SD Upscale"
+    enlarges = SDUpscale
+
+
+CLASSES = (VIEWPORT_DIFFUSION_OT_upscale, VIEWPORT_DIFFUSION_OT_sd_upscale)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

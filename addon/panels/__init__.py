@@ -12,6 +12,7 @@ CLASSES = (
     result.VIEWPORT_DIFFUSION_PT_result,
     *inpaint.CLASSES,
     result.VIEWPORT_DIFFUSION_PT_upscale,
+    result.VIEWPORT_DIFFUSION_PT_sd_upscale,
     result.VIEWPORT_DIFFUSION_PT_mannequin,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from ...backend.settings.upscale import NO_UPSCALER, OWN_UPSCALER
 from .base import ClosedPanel, DiffusionPanel, draw_job, in_columns
 
 PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
@@ -46,8 +47,48 @@ class VIEWPORT_DIFFUSION_PT_upscale(ClosedPanel, bpy.types.Panel):
         draw_job(self.layout, "viewport_diffusion.upscale", "FULLSCREEN_ENTER")
         layout = in_columns(self.layout)
         upscale = context.scene.viewport_diffusion.upscale
-        layout.prop(upscale, "upscaler")
-        layout.prop(upscale, "scale")
+        draw_upscaler(layout, upscale, "upscaler")
+        layout.prop(upscale, "resize_mode")
+        if upscale.resize_mode == "scale_by":
+            layout.prop(upscale, "scale")
+            layout.prop(upscale, "maximum_side")
+        else:
+            column = layout.column(align=True)
+            column.prop(upscale, "width")
+            column.prop(upscale, "height")
+            layout.prop(upscale, "crop_to_fit")
+        draw_upscaler(layout, upscale, "upscaler_2")
+        if upscale.upscaler_2 != NO_UPSCALER:
+            layout.prop(upscale, "upscaler_2_visibility", slider=True)
+
+
+class VIEWPORT_DIFFUSION_PT_sd_upscale(ClosedPanel, bpy.types.Panel):
+    """Enlarge the picture and draw its details anew."""
+
+    bl_label = "SD Upscale"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the settings of drawing a larger picture tile by tile."""
+        draw_job(self.layout, "viewport_diffusion.sd_upscale", "MESH_GRID")
+        layout = in_columns(self.layout)
+        settings = context.scene.viewport_diffusion.sd_upscale
+        draw_upscaler(layout, settings, "upscaler")
+        layout.prop(settings, "scale")
+        layout.prop(settings, "denoising_strength", slider=True)
+        layout.prop(settings, "method")
+        column = layout.column(align=True)
+        column.prop(settings, "width")
+        column.prop(settings, "height")
+        column.prop(settings, "overlap")
+        if settings.method == "tiles":
+            layout.prop(settings, "batch_size")
+
+
+def draw_upscaler(layout: bpy.types.UILayout, group: bpy.types.PropertyGroup, name: str) -> None:
+    """Lay out the choice of an upscaler, and of its file where it is one of the artist's own."""
+    layout.prop(group, name)
+    if getattr(group, name) == OWN_UPSCALER:
+        layout.prop(group, f"{name}_file")
 
 
 class VIEWPORT_DIFFUSION_PT_mannequin(ClosedPanel, bpy.types.Panel):
