@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ..errors import Cancelled, InvalidRequest, ModelError
+from ..errors import Cancelled, InvalidRequest, ModelError, OutOfMemory
 from ..imaging.fill import fill
 from ..imaging.pictures import MAX_SIDE, Picture, require_picture, require_size, size_of, to_pillow
 from ..imaging.resize import stretch
@@ -43,6 +44,9 @@ CONTEXT = {"compact": 18, "rrdb": 32, "file": 32}
 The compact network's 18 convolutions see no farther. RRDB's see much farther but faintly: measured on a drawing, a
 tile's edge is off by up to 68 of 255 at 8 pixels, 9 at 20, 1.2 at 32.
 """
+
+NO_MEMORY = "not enough memory"
+"""Words in what torch raises where a processor's memory is full; a graphics card's has an error of its own."""
 
 PROGRESS_STEP = 0.005
 """Smallest share of the work that is told of."""
@@ -173,6 +177,23 @@ def _planned_tiles(width: int, height: int, tile: int, overlap: int, context: in
     return plan_tiles(width, height, max(across, overlap + 1), max(down, overlap + 1), overlap), context
 
 
+@contextmanager
+def _said_for_artists(upscaler: Upscaler) -> Iterator[None]:
+    """Turn running out of memory, and a file's network that breaks as it runs, into a sentence."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error):
+            raise OutOfMemory(
+                "There was not enough memory to enlarge the picture.", "Choose a smaller upscaler, or Lanczos."
+            ) from error
+        if upscaler.kind != "file":
+            raise
+        raise ModelError(f"“{upscaler.name}” can't enlarge this picture.", "Choose another upscaler.") from error
+
+
 def _one_pass(
     picture: Picture, upscaler: Upscaler, network: Network, tile: int, overlap: int, device: str, step: Step
 ) -> Picture:
@@ -187,7 +208,7 @@ def _one_pass(
         left, top = max(region.x1 - context, 0), max(region.y1 - context, 0)
         seen = picture[top : region.y2 + context, left : region.x2 + context]
         levels = torch.from_numpy(np.ascontiguousarray(seen)).to(device).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
+        with torch.inference_mode(), _said_for_artists(upscaler):
             enlarged = network(levels.contiguous(memory_format=torch.channels_last), step)[0].float()
         step(1)
         x, y = (region.x1 - left) * scale, (region.y1 - top) * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -214,6 +215,42 @@ def test_levels_that_are_no_numbers_are_said(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights, tmp_path / "broken.safetensors")
     with pytest.raises(ModelError, match="not numbers"):
         enlarged(drawing(16), tmp_path / "broken.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore")  # a network of no size is what is made here, and it says so
+def test_a_network_that_breaks_as_it_runs_is_one_sentence(tmp_path: Path) -> None:
+    user_upscalers._import_spandrel()
+    network = importlib.import_module("spandrel.architectures.DAT").DAT
+    broken = network(
+        upscale=2,
+        img_size=64,
+        split_size=[8, 16],
+        depth=[2],
+        embed_dim=12,
+        num_heads=[2],
+        expansion_factor=2,
+        resi_connection="1conv",
+        upsampler="pixelshuffledirect",
+    )
+    weights = {name: value.clone().contiguous() for name, value in broken.state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "broken.safetensors")
+    with pytest.raises(ModelError, match="can't enlarge this picture"):
+        enlarged(drawing(40), tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 33), (100, 70)])
+def test_a_network_of_windows_takes_pictures_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    user_upscalers._import_spandrel()
+    torch.manual_seed(0)
+    network = importlib.import_module("spandrel.architectures.SwinIR").SwinIR
+    swin = network(
+        upscale=2, img_size=64, window_size=8, depths=[2], embed_dim=12, num_heads=[2], upsampler="pixelshuffledirect"
+    )
+    weights = {name: value.clone().contiguous() for name, value in swin.state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "swin.safetensors")
+    picture = np.ascontiguousarray(drawing(128)[: size[1], : size[0]])
+    out = enlarged(picture, tmp_path / "swin.safetensors", 8, tile=96)
+    assert out.shape == (8 * size[1], 8 * size[0], 3)
 
 
 def test_without_spandrel_a_file_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
