@@ -74,12 +74,14 @@ class RRDBNetwork:
 
         return functional.leaky_relu_(self._convolve(x, index), 0.2)
 
-    def _dense_block(self, x: torch.Tensor, first: int) -> torch.Tensor:
+    def _dense_block(self, x: torch.Tensor, first: int, step: Callable[[], None]) -> torch.Tensor:
         import torch
 
         features = [x]
         for index in range(first, first + 4):
+            step()
             features.append(self._activated(torch.cat(features, 1), index))
+        step()
         return self._convolve(torch.cat(features, 1), first + 4) * 0.2 + x
 
     def __call__(self, picture: torch.Tensor, step: Step) -> torch.Tensor:
@@ -90,8 +92,8 @@ class RRDBNetwork:
         for block in range(self._blocks):
             block_input = x
             for part in range(3):
-                step((block + part / 3) / self._blocks * (1 - self.LAST_CONVOLUTIONS))
-                x = self._dense_block(x, index)
+                share = (block + part / 3) / self._blocks * (1 - self.LAST_CONVOLUTIONS)
+                x = self._dense_block(x, index, functools.partial(step, share))
                 index += 5
             x = x * 0.2 + block_input
         x = self._convolve(x, index) + shallow
