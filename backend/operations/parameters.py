@@ -104,6 +104,7 @@ SHARED = {item.name for item in dataclasses.fields(Inpaint)}
 
 # Keys that need no word where they are left out: they don't change the picture, or the model is told by itself.
 SILENT = {"Model", "Model hash", "VAE hash", "Init image hash", "Version", "User", SCRIPT, TILING, OUTPAINT}
+SILENT |= {f"Fixed {axis} Values" for axis in "XYZ"}  # what a grid's values came to
 
 
 @dataclass(frozen=True)

@@ -196,8 +196,8 @@ def test_a_script_is_told_by_its_name_and_its_own_settings() -> None:
     text = text_of(XYZPlot(x_type="size", x_values="512x768", y_type="cfg_scale", y_values="1, 2"))
     axes = 'X Type: Size, X Values: 512x768, Y Type: CFG Scale, Y Values: "1, 2"'
     assert f"Script: X/Y/Z Plot, Mask blur: 4, {axes}, Version" in text
-    parsed = settings_from_text(text)
-    assert parsed.operation == "xyz_plot" and parsed.settings["x_values"] == "512x768"
+    parsed = settings_from_text(text.replace("X Type", "Fixed X Values: 512x768, X Type"))
+    assert parsed.operation == "xyz_plot" and parsed.settings["x_values"] == "512x768" and parsed.notices == ()
     loops = settings_from_text(text_of(Img2Img(), **{"Script": "Loopback", "Loopback loops": 8}))
     assert loops.operation == "loopback" and loops.settings["loops"] == 8 and loops.notices == ()
     assert "Loopback denoising curve: Lazy" in text_of(Loopback(denoising_curve="lazy"))
