@@ -95,7 +95,7 @@ def read(picture: Picture, **settings: Any) -> str:
     return interrogate(request, Run(Models(CPU), lambda share, text: None, lambda: False)).text
 
 
-def none_but(*names: str) -> dict[str, bool]:
+def none_but(*names: str) -> dict[str, Any]:
     """Return the switches of all our lists, those alone switched on."""
     return {name: name in names for name in CATEGORIES}
 
@@ -150,13 +150,13 @@ def test_the_caption_goes_on_from_a_picture_of_within_its_lengths(blip: Path, pi
 
 def test_another_picture_gives_another_prompt(clip: Path, picture: Picture) -> None:
     ranker = interrogators.Ranker(clip, CPU)
-    first, second = ranker.look(picture), ranker.look(255 - picture)
+    first, second = ranker.look(picture), ranker.look(~picture)
     assert not torch.allclose(first, second, atol=1e-3)
     words = ["red", "blue", "green"]
     ranks = dict(ranker.rank(first, words))
     assert sum(ranks.values()) == pytest.approx(1)
     assert ranks == pytest.approx(dict(best_by_hand(clip, picture, words)), abs=1e-4)
-    assert dict(ranker.rank(second, words)) == pytest.approx(dict(best_by_hand(clip, 255 - picture, words)), abs=1e-4)
+    assert dict(ranker.rank(second, words)) == pytest.approx(dict(best_by_hand(clip, ~picture, words)), abs=1e-4)
 
 
 def test_the_ranker_sees_the_middle_square_of_a_wide_picture(clip: Path, picture: Picture) -> None:
@@ -245,7 +245,7 @@ def test_models_in_the_hubs_cache_are_found_without_network(
         shutil.copytree(folder, repository / "snapshots" / "abc")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("abc")
-    names = {"caption_model": "owner/captions", "ranking_model": "owner/ranks"}
+    names: dict[str, Any] = {"caption_model": "owner/captions", "ranking_model": "owner/ranks"}
     assert interrogators.download_needed(Interrogate(**names)) == []
     assert read(picture, **names) == read(picture, caption_model=str(blip), ranking_model=str(clip))
     (cache / "models--owner--ranks" / "snapshots" / "abc" / "model.safetensors").unlink()

@@ -84,3 +84,13 @@ def test_the_prompt_goes_to_the_scene_that_asked(scene: bpy.types.Scene) -> None
     part("addon.operators.interrogate").apply_prompt("a red cube", other.session_uid)
     assert other.viewport_diffusion.diffusion.prompt == "a red cube"
     assert scene.viewport_diffusion.diffusion.prompt != "a red cube"
+
+
+def test_one_undo_brings_the_prompt_back(scene: bpy.types.Scene, models: dict[str, str]) -> None:
+    choose(scene, models)
+    scene.viewport_diffusion.diffusion.prompt = "as it was"
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.ops.viewport_diffusion.interrogate("EXEC_DEFAULT", True)
+    assert bpy.context.scene.viewport_diffusion.diffusion.prompt != "as it was"
+    bpy.ops.ed.undo()
+    assert bpy.context.scene.viewport_diffusion.diffusion.prompt == "as it was"
