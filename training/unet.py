@@ -31,6 +31,7 @@ WARM = 150  # steps
 BRIDGED = 0.7  # share of samples that come from a source picture
 EMPTY, JUNK_ONLY = 0.10, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
+VALIDATED = 48  # samples of them
 CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 8, 2  # latents a side; crops and whole pictures cost the same a step
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
@@ -174,13 +175,12 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     """Return the velocity loss on records kept back, and the clean latent's error by quarter of the levels."""
     rng = np.random.default_rng(0)
     kept = range(len(latents) - KEPT_BACK, len(latents))
-    batch = draw_batch(latents, rng, kept, 24, CROP)
-    level = torch.linspace(10, 940, 24).long()
+    batch = draw_batch(latents, rng, kept, VALIDATED, CROP)
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
-    sample, velocity, _ = noised(batch.target, batch.source, batch.lam, level, noise)
+    sample, velocity, _ = noised(batch.target, batch.source, batch.lam, batch.level, noise)
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = model(sample, level, tokens_of(tokenizer, batch.captions)).float()
-    error = (clean(sample, predicted, level) - batch.target).square().mean((1, 2, 3))
+        predicted = model(sample, batch.level, tokens_of(tokenizer, batch.captions)).float()
+    error = (clean(sample, predicted, batch.level) - batch.target).square().mean((1, 2, 3))[batch.level.argsort()]
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
     return {"validation": float((predicted - velocity).square().mean())} | quarters
 
