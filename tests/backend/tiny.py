@@ -1,0 +1,172 @@
+"""Tiny random models of every family that runs here, as diffusers folders: 80 pixels a side, a step of milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+
+from backend.models.load import EMBEDDED_FOLDER
+
+NATIVE = 80  # pixels a side: canvases of 64 to 128 run at their own size
+FACTOR = 8  # pixels a latent, as of the real models
+WIDTH = 32  # channels of a text encoder's output
+WORDS = ("<pad>", "</s>", "<unk>", "a", "cat", "dog", "in", "the", "rain")  # all that the tiny T5 knows
+
+Parts = dict[str, Any]
+
+
+def folder(family: str, root: Path) -> str:
+    """Return the folder of a family's tiny model under `root`, built there on the first call."""
+    path = root / "tiny" / family
+    if not path.exists():
+        torch.manual_seed(0)
+        FAMILIES[family]().save_pretrained(path)
+    return str(path)
+
+
+def sd1(**scheduler: Any) -> Any:
+    """Return a Stable Diffusion 1 pipeline."""
+    parts = _parts(**scheduler)
+    unet = _unet(cross_attention_dim=WIDTH, attention_head_dim=4)
+    return diffusers.StableDiffusionPipeline(**parts, unet=unet, **_clip(parts), **_UNCHECKED)
+
+
+def inpainting() -> Any:
+    """Return an inpainting pipeline, whose UNet takes nine channels."""
+    parts = _parts()
+    unet = _unet(in_channels=9, cross_attention_dim=WIDTH, attention_head_dim=4)
+    return diffusers.StableDiffusionInpaintPipeline(**parts, unet=unet, **_clip(parts), **_UNCHECKED)
+
+
+def sdxl() -> Any:
+    """Return a Stable Diffusion XL pipeline, with two text encoders."""
+    parts = _parts()
+    unet = _unet(
+        cross_attention_dim=2 * WIDTH,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=WIDTH + 6 * 8,
+    )
+    second = _text_encoder(CLIPTextModelWithProjection, parts["tokenizer"])
+    return diffusers.StableDiffusionXLPipeline(
+        **parts, unet=unet, **_clip(parts), tokenizer_2=parts["tokenizer"], text_encoder_2=second, add_watermarker=False
+    )
+
+
+def flux(guidance_embeds: bool = True) -> Any:
+    """Return a Flux pipeline; guidance_embeds: as of dev, which takes its guidance as a number, not as of schnell."""
+    parts = _parts(16, shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False)
+    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(
+        shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds
+    )
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        guidance_embeds=guidance_embeds,
+    )
+    tokenizer, encoder = _t5()
+    return diffusers.FluxPipeline(
+        **parts, transformer=transformer, **_clip(parts), tokenizer_2=tokenizer, text_encoder_2=encoder
+    )
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "sd1": sd1,
+    "velocity": lambda: sd1(prediction_type="v_prediction"),
+    "inpainting": inpainting,
+    "sdxl": sdxl,
+    "flux": flux,
+    "schnell": lambda: flux(guidance_embeds=False),
+}
+_UNCHECKED: Parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def _parts(channels: int = 4, prediction_type: str = "epsilon", **vae: Any) -> Parts:
+    """Return an autoencoder, a tokenizer and a scheduler."""
+    return {
+        "vae": diffusers.AutoencoderKL(
+            block_out_channels=(8, 8, 16, 16),
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            layers_per_block=1,
+            latent_channels=channels,
+            norm_num_groups=4,
+            sample_size=NATIVE,
+            **vae,
+        ),
+        "tokenizer": CLIPTokenizer.from_pretrained(EMBEDDED_FOLDER / "tokenizer"),
+        "scheduler": diffusers.EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            steps_offset=1,
+            prediction_type=prediction_type,
+        ),
+    }
+
+
+def _unet(**settings: Any) -> Any:
+    return diffusers.UNet2DConditionModel(
+        sample_size=NATIVE // FACTOR,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        **settings,
+    )
+
+
+def _clip(parts: Parts) -> Parts:
+    return {"text_encoder": _text_encoder(CLIPTextModel, parts["tokenizer"])}
+
+
+def _text_encoder(cls: Any, tokenizer: Any) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    module: torch.nn.Module = cls(config).eval()
+    return module
+
+
+def _t5() -> tuple[Any, Any]:
+    """Return a tokenizer of few words and a T5 encoder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
+    )
+    config = T5Config(vocab_size=len(WORDS), d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return tokenizer, T5EncoderModel(config).eval()
