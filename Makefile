@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements/backend.txt requirements/development.txt
+ALONE := requirements/upscalers.txt
 
 .PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-training test-matrix test-window bench zip clean
 
 setup: $(READY)
 
-$(READY): $(REQUIREMENTS) tools/system_libraries.py
+$(READY): $(REQUIREMENTS) $(ALONE) tools/system_libraries.py
 	$(PYTHON) tools/system_libraries.py
 	@echo "Making the environment $(VENV) (about 2.5 GB and 3 minutes, once)"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --progress-bar on $(addprefix -r ,$(REQUIREMENTS))
+	$(BIN)/python -m pip install --quiet --no-deps -r $(ALONE)
 	@touch $@
 
 setup-training: $(READY) requirements/training.txt

@@ -30,3 +30,9 @@ def use_nodes(block: bpy.types.Material | bpy.types.World) -> None:
     """Give a material or world its node tree; from 5.0 on it always has one."""
     if bpy.app.version < (5, 0, 0):
         block.use_nodes = True
+
+
+# Options of a path's property that may begin with // for the blend file's own folder; Blender has it from 4.5 on.
+RELATIVE_PATHS: dict[str, set[str]] = (
+    {"options": {"ANIMATABLE", "PATH_SUPPORTS_BLEND_RELATIVE"}} if bpy.app.version >= (4, 5, 0) else {}
+)

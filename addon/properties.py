@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from ..backend.settings import OPERATIONS, AnySettings, Diffusion, Inpaint, Script, Settings, make_settings
+from . import compat
 
 LARGEST_INTEGER = 2**31 - 1  # Blender's integers are 32 bits wide
 
@@ -69,7 +70,10 @@ def blender_property(item: dataclasses.Field[Any]) -> Any:
     if data["choices"]:
         items = [(name, label, description) for name, (label, description) in data["choices"].items()]
         return bpy.props.EnumProperty(**common, items=items)
-    return bpy.props.StringProperty(**common, subtype="FILE_PATH" if data["is_path"] else "NONE")
+    if data["is_path"]:
+        subtype = "DIR_PATH" if item.name.endswith("_folder") else "FILE_PATH"
+        return bpy.props.StringProperty(**common, subtype=subtype, **compat.RELATIVE_PATHS)
+    return bpy.props.StringProperty(**common)
 
 
 def own_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:

@@ -13,6 +13,7 @@ from .disk import copy_whole, output_folder
 from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
+from .imaging.metadata import read_infotext
 from .models.load import PRECISIONS, Options
 from .request import Array, Request, whole_side
 from .settings import OPERATIONS, make_settings
@@ -43,7 +44,7 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
     """Run one operation on files and print one line of JSON for each picture."""
     images = _images(parsed)
     settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
-    request = Request(settings, images)
+    request = Request(settings, images, read_infotext(parsed.init))
     output = output_folder(parsed.output)
     from .engine import Engine
     from .job import create_job, run_job

@@ -42,4 +42,4 @@ def with_seeds(request: Request) -> Request:
     """Return the request with random seeds in place of -1, so that it can be replayed."""
     names = [name for name in SEEDS if getattr(request.settings, name, 0) == RANDOM_SEED]
     values: dict[str, Any] = {name: random.randrange(RANDOM_SEEDS) for name in names}
-    return Request(dataclasses.replace(request.settings, **values), request.images)
+    return dataclasses.replace(request, settings=dataclasses.replace(request.settings, **values))

@@ -26,11 +26,12 @@ class Request:
     """One picture to make: the settings of one operation and its images.
 
     images: "init" is uint8 H×W×3 sRGB or H×W×4 with straight alpha; "mask" is float32 H×W in 0–1, 1 repainted.
-    All have their top row first.
+    All have their top row first. infotext: the parameters that "init" carries, for an operation that keeps them.
     """
 
     settings: Settings
     images: Mapping[str, Array]
+    infotext: str = ""
 
     @property
     def operation(self) -> str:
@@ -63,6 +64,7 @@ class Request:
             "operation": self.operation,
             "settings": dataclasses.asdict(self.settings),
             "images": sorted(self.images),
+            "infotext": self.infotext,
         }
         write_atomically(
             folder / "request.json", json.dumps(document, indent=1, ensure_ascii=False).encode(), flush=False
@@ -82,7 +84,10 @@ class Request:
         names = document.get("images", [])
         if not isinstance(names, list) or not set(map(str, names)) <= {*settings.images, *settings.optional_images}:
             raise InvalidRequest(f"{path} names images that {settings.label} doesn't take.")
-        return cls(settings, {name: _load_array(folder / f"{name}.npy") for name in names})
+        infotext = document.get("infotext", "")
+        if not isinstance(infotext, str):
+            raise InvalidRequest(f"{path} holds an infotext that is no text.")
+        return cls(settings, {name: _load_array(folder / f"{name}.npy") for name in names}, infotext)
 
 
 def settings_from_document(document: Any) -> Settings:

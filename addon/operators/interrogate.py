@@ -48,15 +48,12 @@ class VIEWPORT_DIFFUSION_OT_interrogate(PictureOperator, bpy.types.Operator):
         init = read_image(result) if result is not None else capture(context, *picture_size(context.scene))
         return Request(read_settings(context.scene, Interrogate), {"init": init}), ""
 
-    def _submit(self, context: bpy.types.Context) -> bool:
-        try:
-            request, _ = self.request(context)
-            scene = context.scene.session_uid
-            self._job = jobs.submit(request, self.bl_label, lambda job: apply_prompt(job.text, scene))
-        except DiffusionError as error:
-            self.report({"ERROR"}, str(error))
-            return False
-        return True
+    @staticmethod
+    def apply(job: jobs.Job, scene: int, view: str) -> None:
+        """Write the text into the prompt of the scene that asked for it (its session_uid), if it is still open."""
+        for each in bpy.data.scenes:
+            if each.session_uid == scene and job.text:
+                each.viewport_diffusion.diffusion.prompt = job.text
 
 
 class VIEWPORT_DIFFUSION_OT_fetch_interrogators(bpy.types.Operator):
@@ -87,13 +84,6 @@ class VIEWPORT_DIFFUSION_OT_fetch_interrogators(bpy.types.Operator):
 def missing_models(scene: bpy.types.Scene) -> list[tuple[str, float | None]]:
     """Return hub name and size in GB of each model that reading a picture would fetch."""
     return download_needed(read_settings(scene, Interrogate))
-
-
-def apply_prompt(text: str, scene_id: int) -> None:
-    """Write a text into the prompt of the scene that asked for it (its session_uid), if its file is still open."""
-    for scene in bpy.data.scenes:
-        if scene.session_uid == scene_id and text:
-            scene.viewport_diffusion.diffusion.prompt = text
 
 
 CLASSES = (VIEWPORT_DIFFUSION_OT_interrogate, VIEWPORT_DIFFUSION_OT_fetch_interrogators)

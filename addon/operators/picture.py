@@ -8,6 +8,7 @@ from ...backend.errors import DiffusionError
 from ...backend.events import FINISHED
 from ...backend.request import Request
 from .. import jobs
+from ..jobs import Job
 from ..scene.results import apply_results
 
 INTERVAL = 0.1  # seconds between two looks at the job
@@ -33,6 +34,11 @@ class PictureOperator:
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return what to make, and the mark of the view that it is made from ("" for none)."""
         raise TypeError(f"{type(self).__name__} doesn't say what it makes")
+
+    @staticmethod
+    def apply(job: Job, scene: int, view: str) -> None:
+        """Take in a finished job for the scene of that session_uid; the operator itself may be gone by then."""
+        apply_results(job.results, scene, view)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Make the picture and wait for it."""
@@ -68,7 +74,8 @@ class PictureOperator:
         try:
             request, view = self.request(context)
             scene = context.scene.session_uid
-            self._job = jobs.submit(request, self.bl_label, lambda job: apply_results(job.results, scene, view))
+            apply = self.apply
+            self._job = jobs.submit(request, self.bl_label, lambda job: apply(job, scene, view))
         except DiffusionError as error:
             self.report({"ERROR"}, str(error))
             return False

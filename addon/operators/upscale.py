@@ -8,6 +8,7 @@ from ...backend.request import Request
 from ...backend.settings import SDUpscale, Settings, Upscale
 from ..properties import read_settings
 from ..scene.images import read_image
+from .parameters import infotext_of
 from .picture import NeedsResult, PictureOperator
 
 
@@ -18,8 +19,9 @@ class EnlargesResult(NeedsResult, PictureOperator):
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return the request of the scene's settings over its result."""
-        init = read_image(context.scene.viewport_diffusion.result)
-        return Request(read_settings(context.scene, self.enlarges), {"init": init}), ""
+        result = context.scene.viewport_diffusion.result
+        settings = read_settings(context.scene, self.enlarges)
+        return Request(settings, {"init": read_image(result)}, infotext_of(result)), ""
 
 
 class VIEWPORT_DIFFUSION_OT_upscale(EnlargesResult, bpy.types.Operator):

@@ -14,6 +14,7 @@ from ..imaging.colour import correct_colours
 from ..imaging.fill import fill
 from ..imaging.pictures import Mask, size_of
 from ..imaging.resize import resize
+from ..models.load import choose_device
 from ..models.model import Model
 from ..models.upscalers import upscale
 from ..request import Array
@@ -132,5 +133,6 @@ def fit_result(picture: Array, width: int, height: int, run: Run) -> Array:
     factor = max(width / picture.shape[1], height / picture.shape[0])
     if factor > 1:
         run.say("Enlarging")
-        picture = upscale(picture, factor, FAST_UPSCALER, should_stop=run.is_cancelled)
+        device = choose_device(run.models.options.device)
+        picture = upscale(picture, factor, FAST_UPSCALER, should_stop=run.is_cancelled, device=device)
     return resize(picture, width, height, "just_resize")

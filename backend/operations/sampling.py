@@ -48,7 +48,7 @@ def sample(
     latents = start.latents.expand(count, -1, -1, -1)
     noise = draw_noise(start.seeds, *latents.shape[1:]) if start.noise is None else start.noise
     scheduler = build_scheduler(
-        settings.sampler, settings.schedule, model.noise_schedule, [seed.seed for seed in start.seeds]
+        settings.sampler, settings.schedule, model.noise_schedule, [seed.seed for seed in start.seeds], model.native
     )
     use_noise(scheduler, noise.to(latents) * settings.initial_noise_multiplier, settings.extra_noise)
     if start.blend is not None:

@@ -12,6 +12,7 @@ from ..models.upscalers import SIDE_STEP, require_possible, target_size, upscale
 from ..request import Array, Request
 from ..settings import Upscale
 from ..settings.upscale import NO_UPSCALER
+from .parameters import SOURCE
 from .run import Output, Picture, Run
 
 BAND = 256
@@ -24,8 +25,9 @@ def upscale(request: Request, run: Run) -> Output:
     assert isinstance(settings, Upscale)
     picture = request.images["init"]
     chosen = chosen_upscalers(settings)
+    source = {SOURCE: request.infotext} if request.infotext else {}
     if not chosen:
-        return Output([Picture(picture.copy(), settings)])
+        return Output([Picture(picture.copy(), settings, source)])
     size = enlarged_size(settings, *size_of(picture))
     device = choose_device(run.models.options.device)
     run.say("Loading the upscaler")
@@ -44,7 +46,7 @@ def upscale(request: Request, run: Run) -> Output:
     pixels = made[0] if len(made) == 1 else blend(made[0], made[1], settings.upscaler_2_visibility)
     if settings.resize_mode == "scale_to" and settings.crop_to_fit:
         pixels = crop_centred(pixels, settings.width, settings.height)
-    return Output([Picture(pixels, settings)])
+    return Output([Picture(pixels, settings, source)])
 
 
 def chosen_upscalers(settings: Upscale) -> list[tuple[str, str]]:

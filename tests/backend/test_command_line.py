@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend.imaging.files import read_infotext, save
+from backend.imaging.metadata import read_infotext, save
 from backend.imaging.pictures import load
 from tests.backend.helpers import Picture
 

@@ -15,7 +15,7 @@ import pytest
 
 from backend.errors import BackendError, InvalidRequest
 from backend.events import Event
-from backend.imaging.files import read_infotext
+from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
 from backend.models.load import Options
 from backend.transport.embedded import EmbeddedBackend

@@ -81,7 +81,8 @@ def test_paths_may_be_relative_to_the_file(scene: bpy.types.Scene, models: dict[
 
 def test_the_prompt_goes_to_the_scene_that_asked(scene: bpy.types.Scene) -> None:
     other = bpy.data.scenes.new("Other")
-    part("addon.operators.interrogate").apply_prompt("a red cube", other.session_uid)
+    job = part("addon.jobs").Job("1", "Interrogate", lambda job: None, text="a red cube")
+    part("addon.operators.interrogate").VIEWPORT_DIFFUSION_OT_interrogate.apply(job, other.session_uid, "")
     assert other.viewport_diffusion.diffusion.prompt == "a red cube"
     assert scene.viewport_diffusion.diffusion.prompt != "a red cube"
 

@@ -65,6 +65,7 @@ def test_the_zip_holds_what_an_artist_needs_and_nothing_of_the_workshop(package:
         "README.md",
         "LICENSE",
         "requirements/backend.txt",
+        "requirements/upscalers.txt",
         "presets/scenes/mannequin.blend",
         "presets/viewport_diffusion/Anime_Cel.py",
         "backend/models/embedded/model_index.json",
