@@ -1,0 +1,186 @@
+"""What the axes of an X/Y/Z plot and the parts and lines of other scripts are read as, before anything is made."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from backend.errors import DiffusionError, InvalidRequest, ModelError
+from backend.operations.axes import SPECIAL, Axis, in_order, read_axis, reorder, require_different
+from backend.operations.prompt_lines import read_line
+from backend.operations.prompt_matrix import combinations, split_parts
+from backend.operations.xyz_plot import plan_cells
+from backend.settings import Img2Img, Inpaint, XYZPlot
+from backend.settings.scripts import AXES
+
+BASE = Inpaint(prompt="a red cat, a blue dog", negative_prompt="rain", seed=100)
+
+
+def axis(kind: str, text: str, base: Img2Img = BASE, draw: random.Random | None = None) -> Axis:
+    return read_axis("X", kind, text, base, draw)
+
+
+def changed(kind: str, text: str, name: str) -> list[object]:
+    return [getattr(value.change(BASE), name) for value in axis(kind, text).values]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "name", "expected"),
+    [
+        ("steps", "1-10 (+3)", "steps", [1, 4, 7, 10]),
+        ("cfg_scale", "5, 7.5", "cfg_scale", [5.0, 7.5]),
+        ("denoising_strength", "0-1 (+0.25)", "denoising_strength", [0, 0.25, 0.5, 0.75, 1]),
+        ("clip_skip", "1-2", "clip_skip", [1, 2]),
+        ("mask_blur", "0,8", "mask_blur", [0, 8]),
+        ("sampler", "Euler, DPM++ 2M Karras", "sampler", ["Euler", "DPM++ 2M"]),
+        ("sampler", "Euler, DPM++ 2M Karras", "schedule", ["Automatic", "Karras"]),
+        ("schedule", "Karras", "schedule", ["Karras"]),
+        ("model", "embedded, owner/model", "model", ["embedded", "owner/model"]),
+        ("style", '"ink, pen", oil', "style", ["ink, pen", "oil"]),
+        ("size", "512x768, 64x64", "width", [512, 64]),
+        ("size", "512x768, 64x64", "height", [768, 64]),
+        ("prompt_replace", "cat, fox", "prompt", ["a red cat, a blue dog", "a red fox, a blue dog"]),
+        ("prompt_replace", "rain, snow", "negative_prompt", ["rain", "snow"]),
+        ("prompt_order", "a red cat, a blue dog", "prompt", ["a red cat, a blue dog", "a blue dog, a red cat"]),
+    ],
+)
+def test_axes_by_value(kind: str, text: str, name: str, expected: list[object]) -> None:
+    assert changed(kind, text, name) == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in AXES if kind != "nothing"])
+def test_every_axis_changes_a_setting_and_wants_values(kind: str) -> None:
+    assert kind in SPECIAL or hasattr(BASE, kind)
+    with pytest.raises(InvalidRequest, match="X Values is empty"):
+        axis(kind, " , ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("sampler", "Euler, Nonsense", "Nonsense"),
+        ("schedule", "Nonsense", "Nonsense"),
+        ("model", "embedded, /nowhere/model.safetensors", "/nowhere"),
+        ("steps", "1.5", "whole number"),
+        ("cfg_scale", "much", "much"),
+        ("size", "512", "size"),
+        ("prompt_replace", "wolf, cat", "wolf"),
+        ("prompt_order", "a red cat, wolf", "wolf"),
+        ("prompt_order", "a,b,c,d,e,g,r", "orders"),
+        ("prompt_order", "cat, cat", "twice"),
+    ],
+)
+def test_wrong_values_are_a_sentence(kind: str, text: str, words: str) -> None:
+    with pytest.raises((InvalidRequest, ModelError), match=words):
+        axis(kind, text)
+
+
+def test_an_axis_of_the_mask_needs_one() -> None:
+    with pytest.raises(InvalidRequest, match="without a mask"):
+        axis("mask_blur", "1,2", Img2Img())
+
+
+def test_axes_must_differ_and_be() -> None:
+    nothing, steps, words = axis("nothing", ""), axis("steps", "1,2"), axis("prompt_replace", "cat,fox")
+    with pytest.raises(InvalidRequest, match="no axis"):
+        require_different([nothing, nothing])
+    with pytest.raises(InvalidRequest, match="Two axes change Steps"):
+        require_different([steps, nothing, steps])
+    require_different([words, words, nothing])
+
+
+def test_the_model_is_changed_least_often() -> None:
+    places = in_order([axis("model", "embedded, a/b"), axis("steps", "1,2,3"), axis("nothing", "")])
+    assert places == [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0)]
+    places = in_order([axis("steps", "1,2"), axis("cfg_scale", "1,2"), axis("nothing", "")])
+    assert places == [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]
+
+
+def seeds(**settings: object) -> list[int]:
+    plot = XYZPlot(seed=100, **settings)  # type: ignore[arg-type]
+    axes = [axis("cfg_scale", "1-3"), axis("steps", "1-2"), axis("clip_skip", "1-2")]
+    return [cell.settings.seed for cell in plan_cells(plot, BASE, axes, random.Random(0))]
+
+
+def test_seeds_are_one_unless_they_shall_vary() -> None:
+    assert seeds() == [100] * 12
+    assert seeds(vary_seeds_x=True) == [100, 101, 102] * 4
+    assert seeds(vary_seeds_y=True) == [100] * 3 + [103] * 3 + [100] * 3 + [103] * 3
+    assert seeds(vary_seeds_x=True, vary_seeds_y=True, vary_seeds_z=True) == [100 + i for i in range(12)]
+
+
+def test_kept_random_seeds_differ_by_cell_and_come_again() -> None:
+    found = seeds(keep_random_seeds=True)
+    assert len(set(found)) == 12 and -1 not in found
+    assert found == seeds(keep_random_seeds=True)
+
+
+def test_random_seeds_of_an_axis_are_settled_once() -> None:
+    fixed = axis("seed", "-1, 5", draw=random.Random(3))
+    cells = plan_cells(XYZPlot(), BASE, [fixed, axis("steps", "1,2"), axis("nothing", "")], random.Random(0))
+    found = [cell.settings.seed for cell in cells]
+    assert found[0] == found[2] >= 0 and found[1] == found[3] == 5
+    assert fixed.values[0].text == str(found[0])
+
+
+def test_a_cell_out_of_range_is_a_sentence() -> None:
+    axes = [axis("cfg_scale", "5, 99"), axis("nothing", ""), axis("nothing", "")]
+    with pytest.raises(InvalidRequest, match=r"CFG Scale is 99"):
+        plan_cells(XYZPlot(), BASE, axes, random.Random(0))
+
+
+def test_reordering_keeps_the_rest_and_prefers_longer_words() -> None:
+    assert reorder("x a b, a y", ["a b", "a"], ["a", "a b"]) == "x a, a b y"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("a|b | c", ["a", "b", "c"]),
+        ("[a|b] c|d", ["[a|b] c", "d"]),
+        ("a[ b|c", ["a[ b", "c"]),
+        (r"a\|b|c", [r"a\|b", "c"]),
+        ("a", ["a"]),
+        ("", [""]),
+    ],
+)
+def test_parts_of_a_prompt_by_value(prompt: str, parts: list[str]) -> None:
+    assert split_parts(prompt) == parts
+
+
+def test_combinations_count_in_binary() -> None:
+    assert combinations(["a", "b"]) == [[], ["a"], ["b"], ["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a cat, (sitting:1.2)", {"prompt": "a cat, (sitting:1.2)"}),
+        ('--prompt "a cat" --steps 7 --cfg-scale 4.5', {"prompt": "a cat", "steps": 7, "cfg_scale": 4.5}),
+        (
+            '--negative_prompt "rain, snow" --sampler_name "DPM++ 2M Karras" --subseed 3',
+            {"negative_prompt": "rain, snow", "sampler": "DPM++ 2M", "schedule": "Karras", "variation_seed": 3},
+        ),
+        ("--seed -1 --seamless-x --n_iter=2", {"seed": -1, "seamless_x": True, "batch_count": 2}),
+        ("--model /somewhere/else", {"model": "/somewhere/else"}),
+    ],
+)
+def test_lines_by_value(line: str, expected: dict[str, object]) -> None:
+    found = read_line(line, 1, BASE)
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert found.height == BASE.height
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['--prompt "a cat', "--nonsense 3", "--steps many", "--steps 0", "--sampler Nonsense", "--outpath_samples /tmp"],
+)
+def test_wrong_lines_are_named(line: str) -> None:
+    with pytest.raises(DiffusionError, match="Line 3"):
+        read_line(line, 3, BASE)
+
+
+def test_lines_know_of_no_mask_where_there_is_none() -> None:
+    with pytest.raises(InvalidRequest, match="Line 1"):
+        read_line("--mask-blur 3", 1, Img2Img())
