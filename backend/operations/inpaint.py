@@ -15,6 +15,7 @@ from ..settings import Img2Img, Inpaint
 from . import img2img
 from .painting import Canvas, paint
 from .run import Output, Picture, Run
+from .soft import laid_back
 
 BLANK_MASK = ("The mask is blank: nothing would be repainted.", "Select an object or paint a mask.")
 
@@ -60,7 +61,12 @@ def _whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run) -> li
     overlay = masks.overlay_mask(blurred)
     painted = paint(Canvas(picture, blurred, settings.masked_content, unscaled=unscaled), settings, run)
     return [
-        img2img.finish(composite_whole_picture(one.pixels, picture, overlay), canvas, one.settings) for one in painted
+        img2img.finish(
+            composite_whole_picture(one.pixels, picture, overlay if one.overlay is None else one.overlay),
+            canvas,
+            one.settings,
+        )
+        for one in painted
     ]
 
 
@@ -77,7 +83,9 @@ def _only_masked(source: Array, mask: Mask, settings: Inpaint, run: Run) -> list
     part = resize(crop(picture, region), width, height, "resize_and_fill")
     part_mask = resize(crop(blurred, region), width, height, "resize_and_fill")
     painted = paint(Canvas(part, part_mask, settings.masked_content), settings, run)
-    return [
-        img2img.finish(composite_only_masked(one.pixels, picture, blurred, region), source, one.settings)
-        for one in painted
-    ]
+    pictures = []
+    for one in painted:
+        overlay = blurred if one.overlay is None else laid_back(one.overlay, blurred, region)
+        pixels = composite_only_masked(one.pixels, picture, overlay, region)
+        pictures.append(img2img.finish(pixels, source, one.settings))
+    return pictures

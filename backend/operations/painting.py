@@ -23,6 +23,7 @@ from .noise import Seed, draw_noise, seed_of, single
 from .plan import StepPlan, plan_of, plan_size
 from .run import Run
 from .sampling import Blend, Start, sample
+from .soft import changed_mask, soft_blend
 
 FAST_UPSCALER = "R-ESRGAN AnimeVideo x2"
 
@@ -47,10 +48,14 @@ class Canvas:
 
 @dataclass(frozen=True, eq=False)
 class Painted(Generic[Chosen]):
-    """What came of a canvas: uint8 H×W×3, nothing composited yet, and the settings of that picture alone."""
+    """What came of a canvas: uint8 H×W×3, nothing composited yet, and the settings of that picture alone.
+
+    overlay: float32 H×W, where soft inpainting shows it; None where the canvas's mask says so.
+    """
 
     pixels: Array
     settings: Chosen
+    overlay: Mask | None = None
 
 
 def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = None) -> list[Painted[Chosen]]:
@@ -62,10 +67,12 @@ def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = No
     run.say("Reading the picture")
     with model.seamless(settings.seamless_x, settings.seamless_y):
         small, mask, latents = _read(canvas, size, model)
-        weights = _latent_weights(canvas, latents)
+        soft = settings if isinstance(settings, Inpaint) and settings.soft_inpainting else None
+        weights = _latent_weights(canvas, latents, rounded=soft is None)
+        kept = _unfilled(canvas, size, model) if soft and canvas.content != "original" else latents
         strength = settings.conditioning_mask_strength if isinstance(settings, Inpaint) else 1.0
         painted = []
-        with model.seeing(small, mask, weights, strength):
+        with model.seeing(small, mask, weights.round(), strength):
             for batch in range(settings.batch_count):
                 with run.part(batch, settings.batch_count, f"Batch {batch + 1} of {settings.batch_count}"):
                     first = batch * settings.batch_size
@@ -75,13 +82,18 @@ def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = No
                     seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
                     begun = start_masked(latents, weights, canvas.content, seeds)
                     blend = keep_outside(begun, weights) if canvas.mask is not None else None
+                    if soft and canvas.mask is not None:
+                        blend = soft_blend(kept, weights, soft)
                     found = sample(model, settings, plan, Start(begun, seeds, blend=blend), run.count)
                     run.say("Painting the picture")
                     for latent, chosen in zip(found, alone, strict=True):
                         pixels = fit_result(model.decode(latent[None])[0], width, height, run)
                         if settings.colour_correction:
                             pixels = correct_colours(pixels, canvas.picture)
-                        painted.append(Painted(pixels, chosen))
+                        overlay = None
+                        if soft and canvas.mask is not None:
+                            overlay = changed_mask(kept, latent[None], canvas.mask, soft)
+                        painted.append(Painted(pixels, chosen, overlay))
     return painted
 
 
@@ -104,12 +116,18 @@ def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, M
     return small, mask, torch.nn.functional.interpolate(own, size=shape, mode="bilinear", antialias=False)
 
 
-def _latent_weights(canvas: Canvas, latents: torch.Tensor) -> torch.Tensor:
-    """Return 1×1×h×w of 0 and 1: which latents are repainted."""
+def _unfilled(canvas: Canvas, size: tuple[int, int], model: Model) -> torch.Tensor:
+    """Return the latents of what the canvas shows before its masked content is filled."""
+    return _read(dataclasses.replace(canvas, content="original"), size, model)[2]
+
+
+def _latent_weights(canvas: Canvas, latents: torch.Tensor, rounded: bool) -> torch.Tensor:
+    """Return 1×1×h×w of 0 and 1, or between them too unless rounded: how much latents are repainted."""
     mask = canvas.mask if canvas.latent_mask is None else canvas.latent_mask
     if mask is None:
         return torch.ones_like(latents[:, :1])
-    return torch.from_numpy(masks.latent_mask(mask, latents.shape[3], latents.shape[2]))[None, None].to(latents)
+    small = masks.latent_mask(mask, latents.shape[3], latents.shape[2], mask_round=rounded)
+    return torch.from_numpy(small)[None, None].to(latents)
 
 
 def start_masked(latents: torch.Tensor, mask: torch.Tensor, masked_content: str, seeds: list[Seed]) -> torch.Tensor:
