@@ -101,8 +101,13 @@ def enlarged_size(settings: SDUpscale, width: int, height: int) -> tuple[int, in
 
 
 def plan_tiling(settings: SDUpscale, model: Model) -> Tiling:
-    """Return the tiles set, or ones of the size that the model is best at where that is another one."""
-    tile = plan_size(settings.width, settings.height, model.native, model.scale_factor)
+    """Return the tiles set, or smaller ones where those are too large for the model to be at its best."""
+    best = plan_size(settings.width, settings.height, model.native, model.scale_factor)
+    if best.width * best.height < settings.width * settings.height:
+        tile = best
+    else:
+        step = model.scale_factor
+        tile = Size(settings.width // step * step, settings.height // step * step)
     return Tiling(tile, min(settings.overlap, tile.width // 2, tile.height // 2))
 
 
