@@ -103,7 +103,7 @@ def resize_modes(studio: Studio) -> Sheet:
     wide = studio.capture(512, 320)
     upright = {**SHARED, "width": 288, "height": 384, "denoising_strength": 0.25}
     pictures = [studio.run(Img2Img(**upright, resize_mode=mode), wide) for mode in RESIZE_MODES]
-    return Sheet([wide, *pictures], ["Capture, 512×320", *(mode.replace("_", " ") for mode in RESIZE_MODES)])
+    return Sheet([wide, *pictures], ["Capture, 512 by 320", *(mode.replace("_", " ") for mode in RESIZE_MODES)])
 
 
 def masked_contents(studio: Studio) -> Sheet:
@@ -142,7 +142,7 @@ def inpaint_area(studio: Studio) -> Sheet:
         if area == "whole_picture":
             settings = dataclasses.replace(settings, width=large.shape[1], height=large.shape[0])
         pictures.append(studio.run(settings, large, mask=mask)[window])
-    return Sheet(pictures, ["Before (a part of 1024×1024)", "Whole picture", "Only masked, padding 32"])
+    return Sheet(pictures, ["Before (a part of it)", "Whole picture", "Only masked, padding 32"])
 
 
 def outpaint(studio: Studio) -> Sheet:

@@ -10,11 +10,9 @@ from .. import jobs
 from ..properties import read_settings
 from ..scene.capture import capture, current_view, picture_size
 from ..scene.images import read_image
-from ..scene.masks import current_mask, sketch_inputs
-from ..scene.results import VIEW_MARK, mark_of
+from ..scene.masks import current_mask, sketch_inputs, transparency_inputs
+from ..scene.results import VIEW_MARK, source_mark
 from .picture import PictureOperator
-
-FLAT_SOURCES = ("IMAGE", "SKETCH")  # pictures that show no view of the scene
 
 
 class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
@@ -27,8 +25,7 @@ class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
         """Return the img2img request of the scene's settings, or the script's that is chosen."""
         settings = scripted(context, Img2Img)
         width, height = settings.width, settings.height
-        flat = context.scene.viewport_diffusion.capture.source in FLAT_SOURCES
-        mark = "" if flat else mark_of(current_view(context, width, height))
+        mark = source_mark(context, width, height)
         return Request(settings, {"init": capture(context, width, height)}), mark
 
 
@@ -42,17 +39,16 @@ class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
         """Return the inpaint request of the scene's settings, over the last result of the same view or a capture."""
         properties = context.scene.viewport_diffusion
         settings = scripted(context, Inpaint)
-        width, height = settings.width, settings.height
         if properties.capture.mask_source == "SKETCH":
             init, mask = sketch_inputs(context, settings)
-            return Request(settings, {"init": init, "mask": mask}), ""
-        if properties.capture.source in FLAT_SOURCES:
-            init, mark = capture(context, width, height), ""
+            return Request(settings, {"init": init, "mask": mask}), properties.capture.sketch.get(VIEW_MARK, "")
+        mark = source_mark(context, settings.width, settings.height)
+        init = last_result(properties, mark) if mark else None
+        init = capture(context, settings.width, settings.height) if init is None else init
+        if properties.capture.mask_source == "ALPHA":
+            init, mask = transparency_inputs(init, settings.masked_content)
         else:
-            mark = mark_of(current_view(context, width, height))
-            init = last_result(properties, mark)
-            init = capture(context, width, height) if init is None else init
-        mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
+            mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
         return Request(settings, {"init": init, "mask": mask}), mark
 
 

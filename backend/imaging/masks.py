@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import InvalidRequest
 from .pictures import (
@@ -163,6 +162,8 @@ def latent_mask(mask: Mask, latent_width: int, latent_height: int, *, mask_round
     """The mask at the size of the latent (float32, bicubic in 8 bits), rounded to 0 or 1 unless `mask_round` is off."""
     require_mask(mask)
     require_size(latent_width, latent_height, "latent")
+    from PIL import Image
+
     image = to_pillow(mask_to_bytes(mask)).resize((latent_width, latent_height), Image.Resampling.BICUBIC)
     small = mask_from_bytes(np.array(image, dtype=np.uint8))
     return np.rint(small) if mask_round else small

@@ -6,13 +6,15 @@ import io
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from ..errors import InvalidRequest
+
+if TYPE_CHECKING:  # imported where it is used: Blender's Python has no Pillow
+    from PIL import Image
 
 Picture: TypeAlias = NDArray[np.uint8]
 """uint8 HxWx3 sRGB, or HxWx4 with straight alpha, top row first."""
@@ -86,6 +88,8 @@ def mask_from_bytes(values: Bytes2D) -> Mask:
 
 def to_pillow(array: Picture | Bytes2D) -> Image.Image:
     """A Pillow image of mode L, RGB or RGBA from a uint8 array."""
+    from PIL import Image
+
     return Image.fromarray(np.ascontiguousarray(array))
 
 
@@ -106,6 +110,8 @@ def load(source: Path | str | bytes) -> Picture:
 
     The EXIF orientation is applied, as the web UI does. Raises InvalidRequest when it can't be read.
     """
+    from PIL import Image, ImageOps
+
     name = "The picture" if isinstance(source, bytes) else f"The picture “{Path(source).name}”"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:

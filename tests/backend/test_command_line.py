@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backend.imaging.metadata import read_infotext, save
+from backend.imaging.files import save
+from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
 from tests.backend.helpers import Picture
 

@@ -35,7 +35,8 @@ def test_the_backend_never_imports_bpy() -> None:
 def test_importing_what_blender_uses_of_the_backend_costs_neither_torch_nor_pillow() -> None:
     program = (
         "import backend.transport.subprocess, backend.transport.embedded, backend.flags, backend.operations.plan, "
-        "backend.imaging.infotext, backend.imaging.metadata, backend.operations.parameters, sys; "
+        "backend.imaging.infotext, backend.imaging.metadata, backend.imaging.masks, "
+        "backend.imaging.outpaint, backend.operations.parameters, sys; "
         "print(sorted({'torch', 'PIL', 'diffusers', 'skimage'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
