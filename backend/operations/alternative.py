@@ -94,7 +94,7 @@ def find_noise(model: Model, latents: torch.Tensor, settings: Alternative, plan:
     level, is the noise.
     """
     pipe = model.pipe
-    scheduler = build_scheduler(SAMPLER, settings.schedule, model.noise_schedule)
+    scheduler = build_scheduler(SAMPLER, settings.schedule, model.noise_schedule, (), model.native)
     levels = rising_levels(scheduler, plan, settings.decode_steps)
     climb(scheduler, levels)
     pipe.scheduler = scheduler
