@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -56,6 +57,7 @@ class Models:
         """Return that model, loading it in place of the last one; raises ModelError with what is wrong with it."""
         if self._model is None or self._name != name:
             self._model = None  # freed before the next is loaded: two rarely fit
+            gc.collect()  # which a model needs, since its denoiser's forward is its own method
             self._model = load(name, self.options)
             self._name = name
         return self._model
@@ -65,8 +67,10 @@ def native_side(name: str) -> int | None:
     """Return the side in pixels of the squares that a model was trained on, where its folder tells; loads nothing."""
     try:
         folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
-        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        if (folder / "transformer").is_dir():
+            return int(vae["sample_size"])
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: "~name" of no user
         return None
@@ -79,6 +83,7 @@ def load(name: str, options: Options) -> Model:
     import torch
     import transformers.utils.logging
 
+    from .families import family_of
     from .model import Model
 
     diffusers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -94,8 +99,8 @@ def load(name: str, options: Options) -> Model:
     pipe.to(device)
     if getattr(pipe.vae.config, "force_upcast", False) and dtype == torch.float16:
         pipe.vae.to(torch.float32)
-    native = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
-    return Model(pipe, name, device, dtype, native)
+    family = family_of(pipe)
+    return Model(pipe, family, name, device, next(family.network.parameters()).dtype)
 
 
 _REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."
@@ -110,6 +115,9 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "FluxPipeline": "FluxImg2ImgPipeline",
+    "FluxImg2ImgPipeline": "FluxImg2ImgPipeline",
+    "FluxInpaintPipeline": "FluxImg2ImgPipeline",
 }
 
 
@@ -118,7 +126,7 @@ def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no diffusers model.", "Choose the folder that has a model_index.json.")
-        return _load_diffusers(path, dtype, online=False)
+        return _load_diffusers(path, dtype, False, options.precision)
     if path.is_file():
         from .single_file import load_single_file
 
@@ -131,7 +139,7 @@ def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
             "Give “embedded”, a folder, a .safetensors file, or a hub name such as owner/model.",
         )
     try:
-        return _load_diffusers(name, dtype, options.online)
+        return _load_diffusers(name, dtype, options.online, options.precision)
     except OSError as error:
         if options.online:
             raise ModelError(f"{name} could not be fetched from the hub: {_first_line(error)}") from error
@@ -141,18 +149,21 @@ def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
         ) from error
 
 
-def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool) -> Any:
+def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precision: str) -> Any:
     """Load a folder or a hub name in diffusers' layout, without a safety checker: its answer is a black picture."""
     import diffusers
+    import torch
 
     config = diffusers.DiffusionPipeline.load_config(source, local_files_only=not online)
     kind = str(config["_class_name"])
     if kind not in PIPELINES:
         raise ModelError(
             f"{source} is a {kind}, which can't turn a picture into a picture here.",
-            "Choose a Stable Diffusion 1, 2 or XL model.",
+            "Choose a Stable Diffusion 1, 2 or XL model, or one of Flux.",
         )
     without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
+    if kind.startswith("Flux") and precision == "automatic" and dtype == torch.float16:
+        dtype = torch.bfloat16  # T5's activations overflow float16
     pipeline = getattr(diffusers, PIPELINES[kind])
     return pipeline.from_pretrained(source, dtype=dtype, local_files_only=not online, use_safetensors=True, **without)
 

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import ModelError, OutOfMemory
+from ..errors import InvalidRequest, ModelError, OutOfMemory
 from ..imaging.regions import Region
 from ..request import Array
 from .conditioning import Conditioning, Prompts, encode_prompts
+from .families import Family
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
+TEXT_LAYERS = ("CLIPEncoderLayer", "T5Block")  # what the text encoders are made of
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
 MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
 
@@ -40,24 +41,24 @@ Guide = Callable[[Predict, torch.Tensor], torch.Tensor]
 
 
 class Model:
-    """One diffusers image-to-image pipeline with its device and precision.
+    """One diffusers image-to-image pipeline of a family, with its device and precision.
 
-    Latents are float32 tensors B×4×h×w, scaled as the UNet takes them, whatever the precision of the weights: the
+    Latents are float32 tensors B×C×h×w, scaled as the denoiser takes them, whatever the precision of the weights: the
     sampling itself always runs in float32, and noise is drawn on the CPU, so that a seed means the same everywhere.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, name: str, device: str, dtype: torch.dtype, native: int) -> None:
+    def __init__(self, pipe: DiffusionPipeline, family: Family, name: str, device: str, dtype: torch.dtype) -> None:
         self.pipe = pipe
+        self.family = family
         self.name = name
         self.device = device
         self.dtype = dtype
-        self.native = native
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
         self._prompts: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
         self._guide: Guide | None = None
-        pipe.unet.forward = functools.partial(self._forward, pipe.unet.forward)
+        family.network.forward = self._forward  # type: ignore[method-assign]
         for module in self._watched_modules():
             module.register_forward_pre_hook(lambda *_: self.watch())
 
@@ -68,30 +69,46 @@ class Model:
         return factor
 
     @property
+    def native(self) -> int:
+        """Side in pixels of the squares that the model was trained on."""
+        return self.family.native
+
+    @property
     def is_inpainting(self) -> bool:
-        """Whether the UNet also takes a mask and the masked picture."""
-        channels: int = self.pipe.unet.config.in_channels
-        return channels == INPAINTING_CHANNELS
+        """Whether the denoiser also takes a mask and the masked picture."""
+        return self.family.is_inpainting
+
+    @property
+    def takes_negative(self) -> bool:
+        """Whether a negative prompt has a say; models that are told their CFG scale as a number know none."""
+        return self.family.takes_negative
 
     def _watched_modules(self) -> Iterator[torch.nn.Module]:
-        unet, vae = self.pipe.unet, self.pipe.vae
-        yield from unet.down_blocks
-        yield from unet.up_blocks
+        vae = self.pipe.vae
+        yield from self.family.blocks()
         yield from vae.encoder.down_blocks
         yield from vae.decoder.up_blocks
         for name in ("text_encoder", "text_encoder_2"):
             encoder = getattr(self.pipe, name, None)
             if encoder is not None:
-                yield from (m for m in encoder.modules() if type(m).__name__ == "CLIPEncoderLayer")
+                yield from (m for m in encoder.modules() if type(m).__name__ in TEXT_LAYERS)
 
     def _forward(
-        self, original: Callable[..., Any], sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any
+        self,
+        sample: torch.Tensor | None = None,
+        timestep: Any = None,
+        *args: Any,
+        hidden_states: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """Stand in for the UNet's own forward: cast to its precision and back, and let the guide ask for what it wants.
+        """Stand in for the denoiser's own forward: cast to its precision and back, let the guide ask what it wants.
 
-        What a pipeline asks for itself (its own prompt) is only answered where nothing guides it.
+        What a pipeline asks for itself (its own prompt) is only answered where nothing guides it. A transformer's
+        pipeline says hidden_states for the sample.
         """
         self.watch()
+        sample = hidden_states if sample is None else sample
+        assert sample is not None
 
         def predict(
             sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
@@ -100,14 +117,15 @@ class Model:
             for group in _same_length(conditionings):
                 copies = len(group)
                 batch = self._with_extra_channels(sample, window).repeat(copies, 1, 1, 1)
-                asked = {**kwargs, **_arguments([conditionings[i] for i in group], len(sample), kwargs)}
-                found = original(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
+                asked = {**kwargs, **self.family.asked([conditionings[i] for i in group], len(sample), kwargs)}
+                found = self.family.denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
                 results |= dict(zip(group, found.chunk(copies), strict=True))
             return [results[i] for i in range(len(conditionings))]
 
         if self._guide is not None:
             return (self._guide(predict, sample),)
-        output = original(self._cast(self._with_extra_channels(sample)), timestep, *args, **self._cast(kwargs))
+        whole = self._cast(self._with_extra_channels(sample))
+        output = self.family.denoise(whole, timestep, *args, **self._cast(kwargs))
         return tuple(tensor.float() for tensor in output) if isinstance(output, tuple) else output
 
     @contextmanager
@@ -134,14 +152,19 @@ class Model:
             return {name: self._cast(item) for name, item in value.items()}
         return value
 
+    @property
+    def _shift(self) -> float:
+        """The mean of the VAE's own latents, which the denoiser's are without; 0 in most families."""
+        return getattr(self.pipe.vae.config, "shift_factor", None) or 0.0
+
     @torch.inference_mode()
     def encode(self, picture: Array) -> torch.Tensor:
-        """Return the latents (1×4×h×w float32) of a picture (uint8 H×W×3 sRGB, sides multiples of scale_factor)."""
+        """Return the latents (1×C×h×w float32) of a picture (uint8 H×W×3 sRGB, sides multiples of scale_factor)."""
         vae = self.pipe.vae
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with memory_errors(f"encode a picture of {picture.shape[1]}×{picture.shape[0]}"):
             mean = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-        latents: torch.Tensor = mean.float() * vae.config.scaling_factor
+        latents: torch.Tensor = (mean.float() - self._shift) * vae.config.scaling_factor
         return latents
 
     @contextmanager
@@ -164,9 +187,14 @@ class Model:
     def seamless(self, x: bool, y: bool) -> Iterator[None]:
         """Let pictures go on beyond their edges from the opposite ones, along x and y, inside a with block.
 
-        Every convolution of UNet and VAE pads with the other side's values instead of zeros.
+        Every convolution of UNet and VAE pads with the other side's values instead of zeros. Raises InvalidRequest
+        where the denoiser has none.
         """
-        wanted = [] if not (x or y) else [*self.pipe.unet.modules(), *self.pipe.vae.modules()]
+        if (x or y) and not self.family.seamless_by:
+            raise InvalidRequest(
+                f"{self.name} can't make seamless pictures.", "Turn Seamless off, or use a UNet's model."
+            )
+        wanted = [] if not (x or y) else [m for network in self.family.seamless_by for m in network.modules()]
         convolutions = [m for m in wanted if isinstance(m, torch.nn.Conv2d) and any(m.padding)]
         for convolution in convolutions:
             convolution._conv_forward = functools.partial(_wrapped, convolution, x, y)  # type: ignore[method-assign]
@@ -180,7 +208,7 @@ class Model:
     def decode(self, latents: torch.Tensor) -> Array:
         """Return the pictures (uint8 B×H×W×3 sRGB) of latents; where half precision gives NaN, decode in float32."""
         vae = self.pipe.vae
-        scaled = latents / vae.config.scaling_factor
+        scaled = latents / vae.config.scaling_factor + self._shift
         with memory_errors(f"decode a picture of {scaled.shape[3] * self.scale_factor} pixels' width"):
             pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
             if not torch.isfinite(pixels).all() and vae.dtype != torch.float32:
@@ -206,24 +234,6 @@ def _same_length(conditionings: list[Conditioning]) -> list[list[int]]:
     for index, conditioning in enumerate(conditionings):
         groups.setdefault(conditioning.embeds.shape[1], []).append(index)
     return list(groups.values())
-
-
-def _arguments(conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the UNet's arguments for conditionings, each for `count` samples, in place of the pipeline's own."""
-    asked: dict[str, Any] = {"encoder_hidden_states": _stacked([c.embeds for c in conditionings], count)}
-    added = given.get("added_cond_kwargs")
-    if added:
-        pooled = [c.pooled for c in conditionings if c.pooled is not None]
-        asked["added_cond_kwargs"] = {
-            **added,
-            "text_embeds": _stacked(pooled, count),
-            "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
-        }
-    return asked
-
-
-def _stacked(tensors: list[torch.Tensor], count: int) -> torch.Tensor:
-    return torch.cat([tensor.repeat(count, *(1,) * (tensor.ndim - 1)) for tensor in tensors])
 
 
 def _wrapped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +54,13 @@ def sample(
     use_noise(scheduler, noise.to(latents) * settings.initial_noise_multiplier, settings.extra_noise)
     if start.blend is not None:
         blend_predictions(scheduler, start.blend)
+    generators = [seed.generator() for seed in start.seeds]
+    if _is_flow(scheduler) and "generator" in inspect.signature(scheduler.step).parameters:
+        scheduler.step = functools.partial(scheduler.step, generator=generators)  # which their pipelines don't pass on
     pipe.scheduler = scheduler
-    prompts = model.encode_prompts(settings.full_prompt, settings.negative_prompt, settings.steps, settings.clip_skip)
+    negative = settings.negative_prompt if model.takes_negative else ""
+    cfg_scale = settings.cfg_scale if model.takes_negative else 1.0  # else the model is told of it
+    prompts = model.encode_prompts(settings.full_prompt, negative, settings.steps, settings.clip_skip)
     calls = 0
 
     def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -66,17 +72,16 @@ def sample(
         step = calls * plan.executed // pipe.num_timesteps  # samplers of second order call twice a step
         calls += 1
         predict = in_tiles(predict, start.windows) if start.windows else predict
-        return guided(predict, sample, prompts, step, settings.cfg_scale)
+        return guided(predict, sample, prompts, step, cfg_scale)
 
     doing = f"make a picture of {latents.shape[3] * model.scale_factor} pixels' width"
     with memory_errors(doing), model.guided_by(guide):
         result: torch.Tensor = pipe(
             **prompts.arguments(count),
+            **model.family.arguments(latents, plan.strength, settings.cfg_scale),
             image=latents,
-            strength=plan.strength,
             num_inference_steps=plan.schedule,
-            guidance_scale=1.0,  # the guide sees to it
-            generator=[seed.generator() for seed in start.seeds],
+            generator=generators,
             output_type="latent",
             callback_on_step_end=after_step,
             return_dict=False,
@@ -88,20 +93,25 @@ def use_noise(scheduler: Any, noise: torch.Tensor, extra: float = 0.0) -> None:
     """Make a scheduler add this noise (B×C×h×w) to what it starts from, whatever a pipeline draws, and `extra` of it.
 
     The extra noise comes on top of the mix: in the size of the sample where that is x0 + σ·noise, and times √ᾱ where
-    it is √ᾱ·x0 + √(1 − ᾱ)·noise, as in the web UI.
+    it is √ᾱ·x0 + √(1 − ᾱ)·noise, as in the web UI; times 1 − σ for flow models, whose mix is (1 − σ)·x0 + σ·noise.
     """
-    original = scheduler.add_noise
+    is_flow = hasattr(scheduler, "scale_noise")  # what such a pipeline calls, its arguments in another order
+    original = scheduler.scale_noise if is_flow else scheduler.add_noise
+
+    def mix(samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        mixed: torch.Tensor = original(samples, *((timesteps, noise) if is_flow else (noise, timesteps)))
+        return mixed
 
     @functools.wraps(original)
-    def add_noise(samples: torch.Tensor, drawn: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        mixed: torch.Tensor = original(samples, noise, timesteps)
+    def add_noise(samples: torch.Tensor, *drawn_and_timesteps: torch.Tensor) -> torch.Tensor:
+        timesteps = drawn_and_timesteps[0 if is_flow else 1]
+        mixed = mix(samples, noise, timesteps)
         if extra == 0:
             return mixed
         ones = torch.ones((1,) * samples.ndim, dtype=torch.float32, device=samples.device)
-        share: torch.Tensor = original(ones, torch.zeros_like(ones), timesteps[:1])
-        return mixed + noise * extra * share
+        return mixed + noise * extra * mix(ones, torch.zeros_like(ones), timesteps[:1])
 
-    scheduler.add_noise = add_noise
+    setattr(scheduler, "scale_noise" if is_flow else "add_noise", add_noise)
 
 
 def blend_predictions(scheduler: Any, blend: Blend) -> None:

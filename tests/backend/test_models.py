@@ -2,130 +2,36 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerDiscreteScheduler,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from numpy.typing import NDArray
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from backend.engine import Engine
-from backend.errors import ModelError
-from backend.models.load import EMBEDDED_FOLDER, Models, Options
-from backend.request import Request
-from backend.settings import Img2Img, Inpaint
+from backend.errors import InvalidRequest, ModelError
+from backend.models.families.flux import pack, unpack
+from backend.models.load import Models, Options, native_side
+from backend.operations.noise import Seed
+from backend.operations.plan import plan_steps
+from backend.operations.sampling import Start, sample
+from backend.settings import EMBEDDED, Img2Img
+from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
 
-BLOCKS = {
-    "sample_size": 32,
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-}
-
-
-def parts() -> dict[str, object]:
-    """Return a tiny autoencoder, tokenizer and scheduler."""
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=64,
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_FOLDER / "tokenizer")
-    scheduler = EulerDiscreteScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
-    )
-    return {"vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
-
-
-def text_encoder(cls: type, tokenizer: CLIPTokenizer) -> torch.nn.Module:
-    """Return a tiny text encoder, 32 wide."""
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
-    module: torch.nn.Module = cls(config).eval()
-    return module
-
 
 @pytest.fixture(scope="module")
-def xl(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny SDXL folder."""
-    folder = str(tmp_path_factory.mktemp("xl"))
-    shared = parts()
-    unet = UNet2DConditionModel(
-        **BLOCKS,
-        cross_attention_dim=64,
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 2),
-        projection_class_embeddings_input_dim=32 + 6 * 8,
-    )
-    StableDiffusionXLPipeline(
-        **shared,
-        unet=unet,
-        text_encoder=text_encoder(CLIPTextModel, shared["tokenizer"]),
-        text_encoder_2=text_encoder(CLIPTextModelWithProjection, shared["tokenizer"]),
-        tokenizer_2=shared["tokenizer"],
-    ).save_pretrained(folder)
-    return folder
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return the folder of a family's tiny model."""
+    return lambda family: tiny.folder(family, tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture(scope="module")
-def inpainting(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny inpainting model, whose UNet takes nine channels."""
-    folder = str(tmp_path_factory.mktemp("inpainting"))
-    shared = parts()
-    StableDiffusionInpaintPipeline(
-        **shared,
-        unet=UNet2DConditionModel(**BLOCKS, in_channels=9, cross_attention_dim=32, attention_head_dim=4),
-        text_encoder=text_encoder(CLIPTextModel, shared["tokenizer"]),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("family", ["xl", "inpainting"])
-def test_the_family_paints_and_inpaints(family: str, request: pytest.FixtureRequest, picture: Picture) -> None:
-    engine, small = Engine(), picture[::4, ::4].copy()
-    common = {"model": request.getfixturevalue(family), "width": 64, "height": 64, "steps": 3, "seed": 1}
-    painted = run(engine, Request(Img2Img(**common), {"init": small}))
-    assert painted.shape == small.shape and not np.array_equal(painted, small)
-    mask: NDArray[np.float32] = np.zeros((64, 64), np.float32)
-    mask[20:40, 20:40] = 1
-    repainted = run(engine, Request(Inpaint(**common, mask_blur=0), {"init": small, "mask": mask}))
-    assert np.array_equal(repainted[mask == 0], small[mask == 0])
-    assert not np.array_equal(repainted[mask == 1], small[mask == 1])
-
-
-def test_an_inpainting_model_sees_the_mask(inpainting: str, picture: Picture) -> None:
-    model = Models(Options()).get(inpainting)
+def test_an_inpainting_model_sees_the_mask(tiny_model: Callable[[str], str], picture: Picture) -> None:
+    model = Models(Options()).get(tiny_model("inpainting"))
     small = picture[::4, ::4].copy()
     everything = np.ones((64, 64), np.float32)
     latents = model.encode(small)
@@ -152,3 +58,88 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path, picture: Picture) -> Non
 def test_an_unknown_device_is_a_sentence(picture: Picture) -> None:
     with pytest.raises(ModelError, match="no device tpu"):
         run(Engine(Options(device="tpu")), img2img(picture))
+
+
+def test_a_model_is_freed_before_another_is_loaded(tiny_model: Callable[[str], str]) -> None:
+    models = Models(Options())
+    gone = weakref.ref(models.get(tiny_model("sd1")))
+    models.get(tiny_model("velocity"))
+    assert gone() is None
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_native_side_is_told_without_loading(family: str, tiny_model: Callable[[str], str]) -> None:
+    assert native_side(tiny_model(family)) == tiny.NATIVE == Models(Options()).get(tiny_model(family)).native
+    assert native_side(EMBEDDED) == Models(Options()).get(EMBEDDED).native
+
+
+# --- Flux ---
+
+
+def test_latents_are_packed_as_by_diffusers() -> None:
+    latents = torch.randn(2, 16, 6, 10)
+    tokens = diffusers.FluxImg2ImgPipeline._pack_latents(latents, 2, 16, 6, 10)
+    assert torch.equal(pack(latents), tokens)
+    assert torch.equal(unpack(tokens, 3, 5), latents)
+
+
+@pytest.mark.parametrize(("denoising_strength", "executed"), [(0.5, 5), (0.95, 8)])
+@pytest.mark.parametrize("family", ["flux", "schnell"])
+def test_flux_is_sampled_as_by_diffusers(
+    family: str, denoising_strength: float, executed: int, tiny_model: Callable[[str], str], picture: Picture
+) -> None:
+    model = Models(Options(precision="float32")).get(tiny_model(family))
+    settings = Img2Img(prompt="a cat", steps=8, sampler="Euler", cfg_scale=3.5 if family == "flux" else 1.0)
+    latents = model.encode(picture[:64, :96].copy())
+    assert latents.shape == (1, 16, 8, 12)
+    calls: list[int] = []
+    plan = plan_steps(8, denoising_strength)
+    found = sample(model, settings, plan, Start(latents, [Seed(3), Seed(4)]), lambda done, total: calls.append(done))
+    assert calls == list(range(1, executed + 1))
+    pipe: Any = diffusers.FluxImg2ImgPipeline.from_pretrained(tiny_model(family))
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        prompt=["a cat"] * 2,
+        image=latents,
+        width=96,
+        height=64,
+        strength=executed / 8,
+        num_inference_steps=8,
+        guidance_scale=3.5,
+        generator=[Seed(3).generator(), Seed(4).generator()],
+        output_type="latent",
+    ).images
+    assert torch.allclose(found, unpack(expected, 4, 6), atol=1e-4)
+
+
+def test_a_guided_flux_is_told_its_scale_and_knows_no_negative_prompt(
+    tiny_model: Callable[[str], str], picture: Picture
+) -> None:
+    for family, negated in (("flux", False), ("schnell", True)):
+        engine = Engine(Options(precision="float32"))
+        common: dict[str, Any] = {"model": tiny_model(family), "width": 64, "height": 64, "sampler": "Euler"}
+        first = run(engine, img2img(picture, **common))
+        assert not np.array_equal(run(engine, img2img(picture, **common, cfg_scale=20.0)), first)
+        other = run(engine, img2img(picture, **common, negative_prompt="a dog in the rain"))
+        assert np.array_equal(other, first) is not negated
+        assert engine.models.get(common["model"]).takes_negative is negated
+
+
+def test_noise_and_extra_noise_are_mixed_into_a_flows_start(tiny_model: Callable[[str], str], picture: Picture) -> None:
+    engine = Engine(Options(precision="float32"))
+    common: dict[str, Any] = {"model": tiny_model("flux"), "width": 64, "height": 64, "sampler": "Euler"}
+    pictures = [
+        run(engine, img2img(picture, **common, denoising_strength=0.5, **change))
+        for change in ({}, {"extra_noise": 0.5}, {"initial_noise_multiplier": 0.5})
+    ]
+    assert len({one.tobytes() for one in pictures}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"sampler": "Euler a"}, "flow-matching"), ({"seamless_x": True}, "seamless")]
+)
+def test_what_flux_cant_do_is_a_sentence(
+    change: dict[str, Any], words: str, tiny_model: Callable[[str], str], picture: Picture
+) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        run(Engine(), img2img(picture, **{"model": tiny_model("flux"), "sampler": "Euler", **change}))

@@ -1,0 +1,51 @@
+"""What differs between families of models, one small class each; the rest is Model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+
+from ..conditioning import Conditioning
+
+
+class Family(Protocol):
+    """A family's part of a model: what its pipeline calls its own, and how its denoiser is asked.
+
+    A denoiser is handed latents (B×C×h×w) and gives back as many, whatever it does with them inside.
+    """
+
+    network: torch.nn.Module  # the denoiser
+    native: int  # side in pixels of the squares that the model was trained on
+    side_step: int  # pixels; sides that are multiples of it suit the model best
+    takes_negative: bool  # whether it is guided away from a negative prompt, or only told how much to heed the prompt
+    is_inpainting: bool  # whether the denoiser also takes a mask and the masked picture
+    seamless_by: tuple[
+        torch.nn.Module, ...
+    ]  # modules whose convolutions make a picture go on beyond its edges; or none
+
+    def blocks(self) -> Iterator[torch.nn.Module]:
+        """Return the denoiser's parts that run one after another, each a fraction of a step."""
+
+    def denoise(self, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the denoiser itself; returns a tuple that begins with its prediction for the sample."""
+
+    def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the denoiser's arguments for conditionings, each for `count` samples, in place of the given ones."""
+
+    def arguments(self, latents: torch.Tensor, strength: float, cfg_scale: float) -> dict[str, Any]:
+        """Return the pipeline's own arguments for latents, a StepPlan's strength and a CFG scale."""
+
+
+def stacked(tensors: list[torch.Tensor], count: int) -> torch.Tensor:
+    """Return tensors (1×…) one below the other, each `count` times."""
+    return torch.cat([tensor.repeat(count, *(1,) * (tensor.ndim - 1)) for tensor in tensors])
+
+
+def family_of(pipe: Any) -> Family:
+    """Return the family of a pipeline that load.py knows."""
+    from .flux import Flux
+    from .unet import UNet
+
+    return Flux(pipe) if hasattr(pipe, "transformer") else UNet(pipe)

@@ -1,0 +1,47 @@
+"""Stable Diffusion 1, 2 and XL: a UNet on latents, guided by a negative prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ..conditioning import Conditioning
+from . import stacked
+
+INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
+
+
+class UNet:
+    """The UNet of a pipeline; see Family."""
+
+    takes_negative = True
+
+    def __init__(self, pipe: Any) -> None:
+        self.network: torch.nn.Module = pipe.unet
+        self.native = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
+        self.side_step = int(pipe.vae_scale_factor)
+        self.is_inpainting: bool = pipe.unet.config.in_channels == INPAINTING_CHANNELS
+        self.seamless_by: tuple[torch.nn.Module, ...] = (pipe.unet, pipe.vae)
+        self.denoise = pipe.unet.forward
+
+    def blocks(self) -> Iterator[torch.nn.Module]:
+        unet: Any = self.network
+        yield from unet.down_blocks
+        yield from unet.up_blocks
+
+    def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
+        asked: dict[str, Any] = {"encoder_hidden_states": stacked([c.embeds for c in conditionings], count)}
+        added = given.get("added_cond_kwargs")
+        if added:
+            pooled = [c.pooled for c in conditionings if c.pooled is not None]
+            asked["added_cond_kwargs"] = {
+                **added,
+                "text_embeds": stacked(pooled, count),
+                "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
+            }
+        return asked
+
+    def arguments(self, latents: torch.Tensor, strength: float, cfg_scale: float) -> dict[str, Any]:
+        return {"strength": strength, "guidance_scale": 1.0}  # the guide sees to the CFG scale
