@@ -187,11 +187,14 @@ def test_tiles_that_are_not_the_ones_set_are_told_of(engine: Engine, picture: Pi
     assert engine.run(request, lambda share, text: None, lambda: False).notice == ""
 
 
+@pytest.mark.parametrize("source", ["picture", "textured"])
 def test_a_large_picture_passes_the_vae_in_tiles_as_it_would_at_once(
-    engine: Engine, textured: Picture, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = engine.models.get("embedded")
-    large = np.array(Image.fromarray(textured).resize((704, 640), Image.Resampling.BICUBIC))
+    model.watch = lambda: None  # no run is watched: the last one may have been cancelled
+    image = Image.fromarray(request.getfixturevalue(source))
+    large = np.array(image.resize((704, 640), Image.Resampling.BICUBIC))
     whole = model.encode(large)
     at_once = model.decode(whole)[0].astype(int)
     shares: list[float] = []
@@ -202,8 +205,8 @@ def test_a_large_picture_passes_the_vae_in_tiles_as_it_would_at_once(
     pixels = tiled_vae.decode_tiled(model, latents, large, shares.append)
     assert pixels.shape == large.shape
     assert np.abs(pixels - at_once).mean() < 6
-    grid = tiled_vae.enlarged_grid(plan_tiles(88, 80, 32, 32, 8), 8)
-    assert seam_index(pixels, grid) < 1.15 * seam_index(at_once.astype(np.uint8), grid)
+    if source == "textured":
+        assert seam_index(pixels, tiled_vae.enlarged_grid(plan_tiles(88, 80, 32, 32, 8), 8)) < 1.1
     assert len(shares) > 20 and shares.count(1.0) == 2
     assert not [part for part in model.pipe.vae.modules() if "forward" in vars(part)]
     assert torch.equal(model.encode(large), whole)
