@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -14,19 +15,21 @@ from ..backend.engine import with_seeds
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
 from ..backend.request import Request, whole_side
-from ..backend.settings import Img2Img, make_settings
+from ..backend.settings import OPERATIONS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
 from .jobs import Job
+from .operators.generate import generate_request, inpaint_request
 from .preferences import BACKENDS, preferences
 from .presets import apply_preset
 from .properties import SHADINGS, SOURCES, read_settings
-from .scene.capture import capture, picture_size
+from .scene.capture import picture_size
 from .scene.state import changed
 
 COMMAND = "viewport_diffusion"
 FAILED = 2
 RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?(?::(\d+))?")
 MOST_FRAMES = 100_000
+SCRIPTED = {name: cls for name, cls in OPERATIONS.items() if issubclass(cls, Script)}
 
 
 def main(arguments: list[str]) -> int:
@@ -42,37 +45,53 @@ def main(arguments: list[str]) -> int:
 
 
 def render(parsed: argparse.Namespace) -> int:
-    """Turn each frame into a picture in the output folder, named by its number, with its parameters inside."""
+    """Turn each frame into a picture in the output folder, named by its number, with its parameters inside.
+
+    Where more than one comes of a frame, the others have a number of their own behind the frame's.
+    """
     scene = bpy.context.scene
-    make_settings(Img2Img, given_settings(parsed, Img2Img))  # complains before anything is changed
+    cls = _settings_class(parsed)
+    make_settings(cls, _given(parsed, cls))  # complains before anything is changed
     if parsed.preset:
         apply_preset(parsed.preset)
     _use_backend(parsed)
     frames = parse_frames(parsed.frames) if parsed.frames else [scene.frame_current]
     output = output_folder(parsed.output)
     _set_up(scene, parsed)
-    settings = {**given_settings(parsed, Img2Img), **_size(scene, parsed)}
-    # One seed for all: frames belong together.
-    chosen = with_seeds(Request(read_settings(scene, Img2Img, **settings), {})).settings
-    settings |= {"seed": chosen.seed, "variation_seed": chosen.variation_seed}
-    with changed(scene, frame_current=scene.frame_current):
+    settings = read_settings(scene, cls, masked=parsed.inpaint, **{**_given(parsed, cls), **_size(scene, parsed)})
+    settings = with_seeds(Request(settings, {})).settings  # one seed for all: frames belong together
+    fresh = changed(scene.viewport_diffusion.capture, inpaint_result=False)  # a result is of one frame alone
+    with changed(scene, frame_current=scene.frame_current), fresh:
         for count, frame in enumerate(frames, 1):
             path = output / f"{frame:04d}.png"
             if parsed.skip_existing and path.exists():
                 print(f"[{count}/{len(frames)}] frame {frame}: {path} is there already", flush=True)
                 continue
             scene.frame_set(frame)
-            job = _frame_job(scene, settings)
+            make_request = inpaint_request if parsed.inpaint else generate_request
+            request, _ = make_request(bpy.context, settings)
+            job = jobs.submit(request, f"Frame {frame}", lambda job: None)
             _wait(job, f"[{count}/{len(frames)}] frame {frame}")
-            copy_whole(Path(job.results[0].path), path)
+            *others, last = (Path(result.path) for result in job.results)
+            for number, other in enumerate(others, 1):
+                copy_whole(other, output / f"{frame:04d}-{number}.png")
+            copy_whole(last, path)
             print(f"[{count}/{len(frames)}] frame {frame}: {path} in {job.seconds:.1f} s", flush=True)
     return 0
 
 
-def _frame_job(scene: bpy.types.Scene, settings: dict[str, object]) -> Job:
-    chosen = read_settings(scene, Img2Img, **settings)
-    request = Request(chosen, {"init": capture(bpy.context, chosen.width, chosen.height)})
-    return jobs.submit(request, f"Frame {scene.frame_current}", lambda job: None)
+def _settings_class(parsed: argparse.Namespace) -> type[Img2Img]:
+    return SCRIPTED[parsed.script] if parsed.script else Inpaint if parsed.inpaint else Img2Img
+
+
+def _given(parsed: argparse.Namespace, cls: type[Img2Img]) -> dict[str, object]:
+    """Return the settings given as flags; raises InvalidRequest for one that what is made doesn't have."""
+    for other in (Inpaint, *SCRIPTED.values()):
+        foreign = given_settings(parsed, other).keys() - {item.name for item in dataclasses.fields(cls)}
+        if foreign:
+            flag = "--" + min(foreign).replace("_", "-")
+            raise InvalidRequest(f"{cls.label} has no {flag}.", f"It belongs to {other.label}.")
+    return given_settings(parsed, cls)
 
 
 def _wait(job: Job, label: str) -> None:
@@ -116,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--backend", choices=[name for name, _, _ in BACKENDS], help="where pictures are made")
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
     frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
-    add_setting_flags(frames, Img2Img)
+    frames.add_argument("--inpaint", action="store_true", help="repaint only what the scene's mask settings say")
+    frames.add_argument("--script", choices=SCRIPTED, help="what to do with each frame instead of one picture")
+    add_setting_flags(frames, Img2Img, Inpaint, *SCRIPTED.values())
     return parser
 
 
@@ -140,10 +161,16 @@ def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
         settings.shading = parsed.shading.upper()
 
 
-def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, int]:
+def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, object]:
     width, height = picture_size(scene)
+    settings = scene.viewport_diffusion
+    scale = settings.img2img.resize_by if settings.capture.size == "SCALE" else 0.0
     given = given_settings(parsed, Img2Img)
-    return {"width": whole_side(given.get("width", width)), "height": whole_side(given.get("height", height))}
+    return {
+        "width": whole_side(given.get("width", width)),
+        "height": whole_side(given.get("height", height)),
+        "resize_by": given.get("resize_by", scale),
+    }
 
 
 _commands: list[object] = []

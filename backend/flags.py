@@ -9,9 +9,16 @@ from typing import Any
 from .settings import Settings
 
 
-def add_setting_flags(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
-    """Give a parser one flag a setting, such as --cfg-scale; a flag that isn't given is left out of the result."""
-    for item in dataclasses.fields(cls):
+def add_setting_flags(parser: argparse.ArgumentParser, *classes: type[Settings]) -> None:
+    """Give a parser one flag a setting, such as --cfg-scale; a flag that isn't given is left out of the result.
+
+    A setting that several classes have gets one flag, described as in the first.
+    """
+    items: dict[str, dataclasses.Field[Any]] = {}
+    for cls in classes:
+        for item in dataclasses.fields(cls):
+            items.setdefault(item.name, item)
+    for item in items.values():
         flag = "--" + item.name.replace("_", "-")
         if isinstance(item.default, bool):
             parser.add_argument(

@@ -23,10 +23,7 @@ class VIEWPORT_DIFFUSION_OT_generate(PictureOperator, bpy.types.Operator):
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
         """Return the img2img request of the scene's settings, or the script's that is chosen."""
-        settings = scripted(context, Img2Img)
-        width, height = settings.width, settings.height
-        mark = source_mark(context, width, height)
-        return Request(settings, {"init": capture(context, width, height)}), mark
+        return generate_request(context, scripted(context, Img2Img))
 
 
 class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
@@ -36,20 +33,30 @@ class VIEWPORT_DIFFUSION_OT_inpaint(PictureOperator, bpy.types.Operator):
     bl_label = "Inpaint"
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
-        """Return the inpaint request of the scene's settings, over the last result of the same view or a capture."""
-        properties = context.scene.viewport_diffusion
-        settings = scripted(context, Inpaint)
-        if properties.capture.mask_source == "SKETCH":
-            init, mask = sketch_inputs(context, settings)
-            return Request(settings, {"init": init, "mask": mask}), properties.capture.sketch.get(VIEW_MARK, "")
-        mark = source_mark(context, settings.width, settings.height)
-        init = last_result(properties, mark) if mark else None
-        init = capture(context, settings.width, settings.height) if init is None else init
-        if properties.capture.mask_source == "ALPHA":
-            init, mask = transparency_inputs(init, settings.masked_content)
-        else:
-            mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
-        return Request(settings, {"init": init, "mask": mask}), mark
+        """Return the inpaint request of the scene's settings, or the script's that is chosen."""
+        return inpaint_request(context, scripted(context, Inpaint))
+
+
+def generate_request(context: bpy.types.Context, settings: Img2Img) -> tuple[Request, str]:
+    """Return a request over a capture of the scene's source, and the mark of the view that it shows."""
+    mark = source_mark(context, settings.width, settings.height)
+    return Request(settings, {"init": capture(context, settings.width, settings.height)}), mark
+
+
+def inpaint_request(context: bpy.types.Context, settings: Inpaint) -> tuple[Request, str]:
+    """Return a request over the last result of the same view, or a capture, with the scene's mask; and the mark."""
+    properties = context.scene.viewport_diffusion
+    if properties.capture.mask_source == "SKETCH":
+        init, mask = sketch_inputs(context, settings)
+        return Request(settings, {"init": init, "mask": mask}), properties.capture.sketch.get(VIEW_MARK, "")
+    mark = source_mark(context, settings.width, settings.height)
+    init = last_result(properties, mark) if mark else None
+    init = capture(context, settings.width, settings.height) if init is None else init
+    if properties.capture.mask_source == "ALPHA":
+        init, mask = transparency_inputs(init, settings.masked_content)
+    else:
+        mask = current_mask(context, current_view(context, init.shape[1], init.shape[0]))
+    return Request(settings, {"init": init, "mask": mask}), mark
 
 
 def scripted(context: bpy.types.Context, cls: type[Img2Img]) -> Img2Img:

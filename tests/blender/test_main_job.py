@@ -262,6 +262,26 @@ def test_the_command_renders_frames_with_their_parameters(
     assert cli.main(["render", "--frames", "4-1", "--output", str(output)]) == 2
 
 
+def test_the_command_inpaints_and_runs_scripts(
+    scene: bpy.types.Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli, read_image = part("addon.cli"), part("addon.scene.images").read_image
+    settings = scene.viewport_diffusion
+    settings.capture.mask_source, settings.capture.mask_object = "OBJECT", bpy.data.objects["Cube"]
+    arguments = ["render", "--inpaint", "--steps", "2", "--mask-blur", "0", "--output", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    view = part("addon.scene.capture").camera_view(bpy.context, 128, 128)
+    mask = part("addon.scene.masks").current_mask(bpy.context, view)
+    plain = part("addon.scene.capture").capture(bpy.context, 128, 128)
+    frame = read_image(bpy.data.images.load(str(tmp_path / "0001.png")))[..., :3]
+    assert np.array_equal(frame[mask == 0], plain[mask == 0]) and not np.array_equal(frame, plain)
+    script = ["render", "--script", "loopback", "--loops", "2", "--steps", "2", "--output", str(tmp_path / "loop")]
+    assert cli.main(script) == 0
+    assert sorted(path.name for path in (tmp_path / "loop").iterdir()) == ["0001-1.png", "0001-2.png", "0001.png"]
+    assert cli.main(["render", "--loops", "2", "--output", str(tmp_path / "none")]) == 2
+    assert "has no --loops. It belongs to Loopback." in capsys.readouterr().err
+
+
 def test_seeds_are_reused_and_made_random_again(scene: bpy.types.Scene) -> None:
     scene.viewport_diffusion.diffusion.seed = -1
     scene.viewport_diffusion.img2img.denoising_strength = 0
