@@ -55,7 +55,7 @@ def _repaint(picture: Array, canvas: Array, settings: Alternative, run: Run) -> 
     if is_flow(model.noise_schedule):
         raise ModelError(f"{settings.label} can't work with a flow-matching model.", "Choose another model.")
     width, height = size_of(picture)
-    small = resize(picture, *plan_size(width, height, model.native, model.scale_factor), "just_resize")
+    small = resize(picture, *plan_size(width, height, model.native, model.family.side_step), "just_resize")
     everything = np.ones(small.shape[:2], np.float32)
     pictures: list[Picture] = []
     with model.seamless(settings.seamless_x, settings.seamless_y):

@@ -63,7 +63,7 @@ def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = No
     plan = plan or plan_of(settings)
     model = run.model(settings.model)
     width, height = size_of(canvas.picture)
-    size = plan_size(width, height, model.native, model.scale_factor)
+    size = plan_size(width, height, model.native, model.family.side_step)
     run.say("Reading the picture")
     with model.seamless(settings.seamless_x, settings.seamless_y):
         small, mask, latents = _read(canvas, size, model)

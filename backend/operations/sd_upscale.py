@@ -102,7 +102,7 @@ def enlarged_size(settings: SDUpscale, width: int, height: int) -> tuple[int, in
 
 def plan_tiling(settings: SDUpscale, model: Model) -> Tiling:
     """Return the tiles set, or smaller ones where those are too large for the model to be at its best."""
-    best = plan_size(settings.width, settings.height, model.native, model.scale_factor)
+    best = plan_size(settings.width, settings.height, model.native, model.family.side_step)
     if best.width * best.height < settings.width * settings.height:
         tile = best
     else:
