@@ -40,6 +40,13 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"
     )
     precision: bpy.props.EnumProperty(name="Precision", description="How exact the model computes", items=PRECISIONS)
+    idle_seconds: bpy.props.IntProperty(
+        name="Free Memory After",
+        description="Seconds without work after which the models give their memory back; 0 keeps them",
+        default=300,
+        min=0,
+        soft_max=3600,
+    )
 
     def draw(self, context: bpy.types.Context) -> None:
         """Lay out the preferences."""
@@ -51,6 +58,7 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         row.prop(self, "python")
         layout.prop(self, "device")
         layout.prop(self, "precision")
+        layout.prop(self, "idle_seconds")
         layout.label(text=f"Jobs and pictures are kept in {jobs_folder()}", icon="FILE_FOLDER")
 
 
