@@ -1,4 +1,4 @@
-"""Jobs from Blender's side: one backend, one timer that drains its events, and what becomes of the results.
+"""Jobs from Blender's side: one queue, one backend, one timer that drains its events, and what becomes of the results.
 
 Nothing here waits: operators that block, in scripts and without a window, use wait().
 """
@@ -16,8 +16,10 @@ import bpy
 
 from ..backend.errors import BackendError, DiffusionError
 from ..backend.events import Event, Result
+from ..backend.queue import JobQueue, Leftover
 from ..backend.request import Request
 from ..backend.transport.protocol import Backend
+from . import leftovers
 from .preferences import backend_python, engine_options, jobs_folder, preferences
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Job:
     results: tuple[Result, ...] = ()
     text: str = ""
     seconds: float = 0.0
-    started: float = 0.0
+    first: tuple[float, float] | None = None  # when the first share of the work was done, and how large it was
 
     @property
     def is_over(self) -> bool:
@@ -53,41 +55,101 @@ class Job:
         return f"{self.message} {self.remedy}".strip()
 
     def time_left(self) -> float | None:
-        """Return the seconds that it will go on, judged by its steps so far, or None where that can't be told."""
-        if self.kind != "progress" or self.progress < 0.1:
+        """Return the seconds that it will go on by the pace of its steps so far, None where that can't be told yet."""
+        if self.kind != "progress" or self.first is None or self.progress <= self.first[1]:
             return None
-        return (time.monotonic() - self.started) * (1 - self.progress) / self.progress
+        since, share = self.first  # loading came before, whose pace says nothing
+        return (time.monotonic() - since) * (1 - self.progress) / (self.progress - share)
 
 
 class _State:
     """What lives from register() to unregister()."""
 
     backend: Backend | None = None
+    queue: JobQueue | None = None
     key: tuple[object, ...] = ()
     jobs: dict[str, Job]
+    looking: bool = False  # whether the panel still shows what an earlier look found
 
 
 _state = _State()
 _state.jobs = {}
 
 
-def submit(request: Request, title: str, apply: Callable[[Job], None]) -> Job:
+def submit(request: Request, title: str, apply: Callable[[Job], None], view: str = "") -> Job:
     """Send a request to the backend; apply(job) is called on the main thread once its pictures are there.
 
-    Raises DiffusionError where the request is wrong or the backend can't be started.
+    view: the mark of the view that it shows, for results that are taken in after a restart. Raises DiffusionError where
+    the request is wrong or the backend can't be started.
     """
-    job = Job(_backend().submit(request), title, apply)
+    note = {"title": title, "file": bpy.data.filepath, "scene": bpy.context.scene.name, "view": view}
+    return _follow(Job(_backend().submit(request, note), title, apply))
+
+
+def resume(left: Leftover, apply: Callable[[Job], None]) -> Job:
+    """Send a job that was left behind to the backend; raises DiffusionError where that can't be."""
+    backend = _backend()
+    leftovers.forget(left)
+    backend.resume(left.job)
+    return _follow(Job(left.job, left.note.get("title", ""), apply))
+
+
+def take_in(left: Leftover, apply: Callable[[Job], None]) -> Job:
+    """Apply the results of a job that finished but was never applied; raises DiffusionError where that can't be."""
+    job = Job(left.job, left.note.get("title", ""), apply)
+    leftovers.forget(left)
+    queue().claim(left.job)
+    if left.event is not None:
+        _take(job, left.event)
+    return job
+
+
+def discard(left: Leftover) -> None:
+    """Drop a job that was left behind; raises DiffusionError where another Blender has taken it up."""
+    leftovers.forget(left)
+    queue().discard(left.job)
+
+
+def queue() -> JobQueue:
+    """Return the queue of this session."""
+    if _state.queue is None:
+        _state.queue = JobQueue(jobs_folder())
+    return _state.queue
+
+
+def waiting() -> list[Job]:
+    """Return the jobs that wait, the next one first."""
+    return [_state.jobs[job] for job in queue().waiting if job in _state.jobs]
+
+
+def _follow(job: Job) -> Job:
+    """Keep a job that the backend has, and have the timer look after it."""
     _state.jobs[job.id] = job
     over = [known.id for known in _state.jobs.values() if known.is_over]
     for old in over[:-JOBS_KEPT]:
         del _state.jobs[old]
-    if not bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.register(_tick, first_interval=INTERVAL, persistent=True)
+    _start_timer()
     return job
 
 
+def look_for_leftovers() -> None:
+    """Look for jobs that were left behind; the panel is drawn anew with what is found."""
+    leftovers.look()
+    _state.looking = True
+    _start_timer()
+
+
+def _start_timer() -> None:
+    if not bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.register(_tick, first_interval=INTERVAL, persistent=True)
+
+
 def wait(job: Job, tell: Callable[[Job], None] | None = None) -> None:
-    """Block until a job is over, for scripts and the command line; tell(job) is called after each event."""
+    """Block until a job is over, for scripts and the command line; tell(job) is called after each event.
+
+    A paused queue goes on: who blocks wants the picture.
+    """
+    queue().paused = False
     while not job.is_over:
         for changed in drain():
             if changed is job and tell is not None:
@@ -130,31 +192,57 @@ def backend_state() -> str:
     return _state.backend.state() if _state.backend is not None else "Starts with the first picture"
 
 
+def device() -> str:
+    """Return the device that holds the models, "" where none does or it isn't known."""
+    return _state.backend.device() if _state.backend is not None else ""
+
+
+def free_memory() -> bool:
+    """Have the backend free its models, and return whether it does: not while a job runs."""
+    return _state.backend is not None and not running() and _state.backend.free()
+
+
 def shut_down() -> None:
-    """Stop the backend and everything that it runs."""
+    """Stop the backend and everything that it runs; what isn't over is offered the next time."""
     backend, _state.backend = _state.backend, None
+    owned, _state.queue = _state.queue, None
     if backend is not None:
         backend.close()
+    elif owned is not None:
+        owned.close()
 
 
 def _take(job: Job, event: Event) -> None:
     """Bring a job to where an event says it is."""
     if event.kind == "started":
-        job.started = time.monotonic()
+        job.first = None
+    elif event.kind == "progress" and event.progress > 0 and job.first is None:
+        job.first = time.monotonic(), event.progress
     job.progress, job.message, job.remedy = event.progress, event.message, event.remedy
     job.results, job.text, job.seconds = event.results, event.text, event.seconds
     job.kind = event.kind
     if event.kind == "finished":
-        try:
-            job.apply(job)
-        except DiffusionError as error:
-            job.kind, job.message, job.remedy = "failed", error.sentence, error.remedy
-        except RuntimeError as error:  # what Blender raises
-            log.exception("%s could not be shown", job.title)
-            job.kind, job.message = "failed", f"The picture could not be shown: {error}"
-            job.remedy = " ".join(f"It is kept at {result.path}." for result in job.results[:1])
+        _apply(job)
     if event.kind == "failed":
         log.warning("%s failed: %s", job.title, job.sentence)
+        look_for_leftovers()  # it may be resumed
+
+
+def _apply(job: Job) -> None:
+    """Take in what a job has made; where Blender refuses, it is offered again."""
+    try:
+        job.apply(job)
+    except DiffusionError as error:
+        job.kind, job.message, job.remedy = "failed", error.sentence, error.remedy
+    except RuntimeError as error:  # what Blender raises
+        log.exception("%s could not be shown", job.title)
+        job.kind, job.message = "failed", f"The picture could not be shown: {error}"
+        job.remedy = " ".join(f"It is kept at {result.path}." for result in job.results[:1])
+    if job.kind == "failed":
+        queue().abandon(job.id)
+        look_for_leftovers()
+    else:
+        queue().applied(job.id)
 
 
 def _backend() -> Backend:
@@ -164,12 +252,14 @@ def _backend() -> Backend:
     options = engine_options()
     key = (chosen.backend, python, options)
     if _state.backend is not None and _state.key == key:
+        _state.backend.idle = chosen.idle_seconds
         return _state.backend
     if running():
         raise BackendError("The preferences have changed while a picture is made.", "Wait for it, or cancel it.")
     shut_down()
     _state.backend = _make_backend(chosen.backend, python)
     _state.key = key
+    _state.backend.idle = chosen.idle_seconds
     return _state.backend
 
 
@@ -182,15 +272,17 @@ def _make_backend(kind: str, python: str) -> Backend:
             raise BackendError(
                 "Blender's own Python has no torch.", "Choose Separate Process in the extension's preferences."
             )
-        return EmbeddedBackend(jobs_folder(), engine_options())
-    return SubprocessBackend(python, jobs_folder(), engine_options())
+        return EmbeddedBackend(queue(), engine_options())
+    return SubprocessBackend(python, queue(), engine_options())
 
 
 def _tick() -> float | None:
     """Drain on Blender's timer, redraw what shows jobs, and stop once there are none."""
-    if drain():
+    found = _state.looking and not leftovers.is_looking()
+    _state.looking = _state.looking and not found
+    if drain() or found:
         redraw()
-    return INTERVAL if running() else None
+    return INTERVAL if running() or _state.looking else None
 
 
 def redraw() -> None:
@@ -203,8 +295,9 @@ def redraw() -> None:
 
 
 def register() -> None:
-    """Make sure that no child outlives Blender."""
+    """Make sure that no child outlives Blender, and look for what the last session left behind."""
     atexit.register(shut_down)
+    look_for_leftovers()
 
 
 def unregister() -> None:

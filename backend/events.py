@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
-Kind = Literal["queued", "started", "progress", "finished", "failed", "cancelled"]
+Kind = Literal["queued", "started", "progress", "finished", "failed", "cancelled", "applied"]
 KINDS = get_args(Kind)
 FINISHED = "Finished"  # the message of a picture that there is nothing more to say about
 LAST_KINDS = ("finished", "failed", "cancelled")  # a job says one of these, once, and nothing after it
@@ -23,7 +23,7 @@ class Event(NamedTuple):
 
     progress: 0–1, the share of model calls done; 1 only once the picture is there. message: what is being done, or on
     failure the sentence for the artist, with its remedy. text: what an operation that reads a picture says of it.
-    seconds: wall time of the finished job.
+    seconds: wall time of the finished job. "applied" stands in a job's log only: its pictures have been taken in.
     """
 
     job: str

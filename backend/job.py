@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import secrets
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from .disk import write_atomically
 from .engine import Engine, with_seeds
 from .errors import Cancelled, DiffusionError
 from .events import FINISHED, Event, Result
@@ -19,23 +23,29 @@ log = logging.getLogger(__name__)
 
 Emit = Callable[[Event], None]
 
+LOG = "events.jsonl"
+NOTE = "note.json"
 SEE_LOG = "Other settings may work; the backend's log says more."
 
 
-def create_job(root: Path, request: Request) -> Path:
+def create_job(root: Path, request: Request, note: Mapping[str, str] | None = None) -> Path:
     """Write a request into a new folder below root, and return it; its name is the job's id, in order of time.
 
     The request is checked first, and its seed settled, so that running the folder again gives the same picture.
-    Raises InvalidRequest, or DiffusionError where the folder can't be written.
+    note: what the one who asks wants to find again with the results, such as a title. Raises InvalidRequest, or
+    DiffusionError where the folder can't be written.
     """
     request.check()
     request = with_seeds(request)
     folder = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True)
+        if note:
+            write_atomically(folder / NOTE, json.dumps(dict(note), ensure_ascii=False).encode(), flush=False)
         request.save(folder)
     except OSError as error:
-        raise _disk_error(error, folder) from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise disk_error(error, folder) from error
     return folder
 
 
@@ -44,8 +54,13 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
     job = folder.name
 
     def say(event: Event) -> None:
-        if event.kind != "progress":
-            _log(folder, event)
+        log_event(folder, event)
+        emit(event)
+
+    def fail(sentence: str, remedy: str) -> None:
+        event = Event(job, "failed", message=sentence, remedy=remedy)
+        with contextlib.suppress(OSError):  # a full disk is told, if it can't be written down
+            log_event(folder, event)
         emit(event)
 
     started = time.monotonic()
@@ -59,16 +74,16 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
     except Cancelled:
         say(Event(job, "cancelled", message="Cancelled"))
     except DiffusionError as error:
-        emit(Event(job, "failed", message=error.sentence, remedy=error.remedy))
+        fail(error.sentence, error.remedy)
     except MemoryError:
-        emit(Event(job, "failed", message="There was not enough memory.", remedy="Choose a smaller size."))
+        fail("There was not enough memory.", "Choose a smaller size.")
     except (RuntimeError, ValueError) as error:  # what torch and diffusers raise; the next job may well run
         log.exception("job %s", job)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        emit(Event(job, "failed", message=f"The picture could not be made: {reason}", remedy=SEE_LOG))
+        fail(f"The picture could not be made: {reason}", SEE_LOG)
     except OSError as error:
-        told = _disk_error(error, folder)
-        emit(Event(job, "failed", message=told.sentence, remedy=told.remedy))
+        told = disk_error(error, folder)
+        fail(told.sentence, told.remedy)
 
 
 def save_picture(path: Path, picture: Picture) -> Result:
@@ -81,12 +96,37 @@ def save_picture(path: Path, picture: Picture) -> Result:
     return Result(str(path), picture.seed, infotext)
 
 
-def _log(folder: Path, event: Event) -> None:
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+def log_event(folder: Path, event: Event) -> None:
+    """Add an event to the log of a job's folder; raises OSError where the disk refuses."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(event.to_wire(), ensure_ascii=False) + "\n")
 
 
-def _disk_error(error: OSError, folder: Path) -> DiffusionError:
+def last_event(folder: Path) -> Event | None:
+    """Return the last event that a job's log holds, None for a job that was never begun; a torn line is passed over."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+            return Event.from_wire(json.loads(line))
+    return None
+
+
+def read_note(folder: Path) -> dict[str, str]:
+    """Return what was noted when a job was made; empty where nothing was, or it can't be read."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(name): str(value) for name, value in note.items()} if isinstance(note, dict) else {}
+
+
+def disk_error(error: OSError, folder: Path) -> DiffusionError:
+    """Return what the disk's refusal means to an artist."""
+    if error.errno == errno.ENOSPC:
+        return DiffusionError(f"The disk of {folder.parent} is full.", "Make room and generate again.")
     reason = error.strerror or str(error)
     return DiffusionError(
         f"The job's folder {folder} could not be used: {reason}.", "Make room, or allow writing there."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bpy
 
-from . import inpaint, main, result
+from . import inpaint, main, queue, result
 
 # In the order in which they stand in the sidebar: the result below the main panel, the rest closed.
 CLASSES = (
     *main.CLASSES,
     result.VIEWPORT_DIFFUSION_PT_result,
+    queue.VIEWPORT_DIFFUSION_PT_queue,
     *inpaint.CLASSES,
     result.VIEWPORT_DIFFUSION_PT_upscale,
     result.VIEWPORT_DIFFUSION_PT_sd_upscale,

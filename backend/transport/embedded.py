@@ -2,81 +2,112 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from pathlib import Path
 
 from ..engine import Engine
 from ..events import Event
-from ..job import create_job, run_job
+from ..job import run_job
 from ..models.load import Options
-from ..request import Request
+from ..queue import JobQueue
+from .memory import free_models
+from .protocol import IDLE
+from .queued import QueuedBackend
 
 STOP_TIME = 10.0  # seconds to wait for the running step when closing
+FREE = "free"
 
 
-class EmbeddedBackend:
+class _Closing(Exception):
+    """Ends the running job without a word in its log: it was not the artist who stopped it."""
+
+
+class EmbeddedBackend(QueuedBackend):
     """Runs jobs one after another on a worker thread; see protocol.Backend."""
 
-    def __init__(self, jobs: Path, options: Options) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Path | JobQueue, options: Options, idle: float = IDLE) -> None:
+        super().__init__(jobs, idle)
         self._engine = Engine(options)
-        self._waiting: queue.Queue[Path | None] = queue.Queue()
-        self._events: queue.Queue[Event] = queue.Queue()
-        self._cancelled: set[str] = set()
-        self._current: str | None = None
+        self._orders: queue.Queue[Path | str | None] = queue.Queue()
+        self._said: queue.Queue[Event] = queue.Queue()
+        self._stopped: set[str] = set()
+        self._closing = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, request: Request) -> str:
-        folder = create_job(self._jobs, request)
-        self._events.put(Event(folder.name, "queued", message="Waiting"))
-        self._waiting.put(folder)
-        if self._thread is None or not self._thread.is_alive():
-            self._start()
-        return folder.name
-
     def poll(self) -> list[Event]:
-        events = []
-        while not self._events.empty():
-            events.append(self._events.get_nowait())
+        while not self._said.empty():
+            self._hear(self._said.get_nowait())
         current = self._current
-        if current and self._thread is not None and not self._thread.is_alive():
+        if current is not None and self._thread is not None and not self._thread.is_alive() and self._said.empty():
             self._current = None  # a bug ended the thread; its traceback is on the console
-            events.append(Event(current, "failed", message="The embedded backend stopped.", remedy=SEE_CONSOLE))
-            if not self._waiting.empty():
-                self._start()
-        return events
+            self._say_failed(current.name, "The embedded backend stopped.", SEE_CONSOLE)
+        self._pump()
+        return self._drained()
 
-    def cancel(self, job: str) -> None:
-        self._cancelled.add(job)
+    def free(self) -> bool:
+        if self._current is None and self._thread is not None:
+            self._orders.put(FREE)
+            return True
+        return False
+
+    def device(self) -> str:
+        from ..models.load import choose_device
+
+        return choose_device(self._engine.models.options.device)
 
     def state(self) -> str:
         return "Working in Blender's process" if self._current else "Ready in Blender's process"
 
     def close(self) -> None:
         if self._thread is not None and self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                while (folder := self._waiting.get_nowait()) is not None:
-                    self._cancelled.add(folder.name)
-            if self._current:
-                self._cancelled.add(self._current)
-            self._waiting.put(None)
+            self._closing = True
+            self._orders.put(None)
             self._thread.join(STOP_TIME)
+        self._current = None
+        self.queue.close()
 
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="viewport-diffusion", daemon=True)
-        self._thread.start()
+    def _ready(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._orders = queue.Queue()
+            self._thread = threading.Thread(target=self._work, name="viewport-diffusion", daemon=True)
+            self._thread.start()
+
+    def _run(self, folder: Path) -> None:
+        self._orders.put(folder)
+
+    def _ask_to_stop(self, job: str, began: bool) -> None:
+        self._stopped.add(job)
 
     def _work(self) -> None:
-        while (folder := self._waiting.get()) is not None:
-            job = folder.name
-            if job in self._cancelled:
-                self._events.put(Event(job, "cancelled", message="Cancelled"))
-                continue
-            self._current = job
-            run_job(self._engine, folder, self._events.put, lambda: job in self._cancelled)  # noqa: B023 - run at once
-            self._current = None
+        orders, resting = self._orders, False
+        while not self._closing:
+            try:
+                order = orders.get(timeout=self.idle if self.idle and not resting else None)
+            except queue.Empty:
+                order = FREE
+            if order is None:
+                return
+            resting = not isinstance(order, Path)
+            if isinstance(order, Path):
+                self._make(order)
+            else:
+                free_models(self._engine)
+
+    def _make(self, folder: Path) -> None:
+        job = folder.name
+
+        def is_cancelled() -> bool:
+            if self._closing:
+                raise _Closing
+            return job in self._stopped
+
+        if job in self._stopped:
+            return
+        try:
+            run_job(self._engine, folder, self._said.put, is_cancelled)
+        except _Closing:
+            return
 
 
 SEE_CONSOLE = "The console says more; generate again to go on."

@@ -9,34 +9,31 @@ import queue
 import subprocess
 import threading
 import time
-from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import BackendError
 from ..events import Event
-from ..job import create_job
+from ..job import last_event
 from ..models.load import Options
+from ..queue import JobQueue
 from ..request import Request
-from .protocol import PROTOCOL
+from .causes import cause_of_death
+from .protocol import IDLE, PROTOCOL
+from .queued import QueuedBackend
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package backend
 GRACE = 10.0  # seconds a cancelled job may go on before its process is ended
+LOADING_GRACE = 60.0  # the same for one that was still loading: the next job most likely wants what is loaded
+SILENCE = 60.0  # seconds without a beat after which a process is taken for hung; loading a library can hold one up
+LOOK = 1.0  # seconds; longer pauses between two looks, as of a machine that slept, aren't held against the process
+QUIET = 5.0  # seconds without a beat, or a minute without news of a job, before the panel tells
+STUCK = 60.0
 MAXIMUM_DEATHS = 3  # in a row
 STOP_TIME = 2.0  # seconds for the process to leave by itself when its input ends
-
-# What the last words of a dead worker mean: a piece of them → what to tell and what to do.
-CAUSES = (
-    ("No module named 'torch'", "The chosen Python has no torch.", "Install the backend's packages there."),
-    ("No module named", "The chosen Python lacks a package: {line}.", "Install the backend's packages there."),
-    ("No space left on device", "The disk is full.", "Make room and generate again."),
-    ("CUDA driver", "The graphics driver does not fit the installed torch.", "Update the driver, or choose CPU."),
-    ("out of memory", "The device ran out of memory.", "Choose a smaller size and generate again."),
-    ("not enough memory", "There was not enough memory.", "Choose a smaller size and generate again."),
-    ("can't allocate memory", "There was not enough memory.", "Choose a smaller size and generate again."),
-)
-KILLED = "The backend's process was killed"
+SILENT = ("The backend's process no longer answered, and was ended.", "Generate again: the backend starts anew.")
 
 
 @dataclass
@@ -46,6 +43,12 @@ class _Worker:
     process: subprocess.Popen[str]
     log: Path
     heard: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+    hello: dict[str, Any] | None = None
+    held: int = 0  # bytes of memory
+    silence: float = 0.0  # seconds without a line, as far as they were watched
+    verdict: tuple[str, str] | None = None  # why we ended it ourselves
+    ended: float | None = None  # when its output ended
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
     def listen(self) -> None:
         """Read the child's lines until they end; runs on a thread of its own."""
@@ -62,97 +65,97 @@ class _Worker:
     def send(self, message: dict[str, Any]) -> None:
         """Write one line; a child that died in between is noticed by its silence."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
+        with self.writing, contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
 
-class SubprocessBackend:
+class SubprocessBackend(QueuedBackend):
     """Runs jobs one after another in a child; see protocol.Backend. The queue is kept here, so that it outlives it."""
 
-    def __init__(self, python: str, jobs: Path, options: Options) -> None:
+    def __init__(self, python: str, jobs: Path | JobQueue, options: Options, idle: float = IDLE) -> None:
+        super().__init__(jobs, idle)
         self._python = python
-        self._jobs = jobs
         self._options = options
         self._worker: _Worker | None = None
-        self._hello: dict[str, Any] | None = None
-        self._waiting: deque[Path] = deque()
-        self._current: Path | None = None
-        self._cancelled: dict[str, float] = {}
-        self._events: deque[Event] = deque()
+        self._stopping: dict[str, float] = {}  # cancelled jobs that the child still has → until when it may
         self._deaths = 0
+        self._looked = time.monotonic()
+        self._news = time.monotonic()  # when the running job was last heard of
 
-    def submit(self, request: Request) -> str:
-        folder = create_job(self._jobs, request)
-        self._waiting.append(folder)
-        self._events.append(Event(folder.name, "queued", message="Waiting"))
+    def submit(self, request: Request, note: Mapping[str, str] | None = None) -> str:
         self._deaths = 0
-        try:
-            self._pump()
-        except BackendError:
-            self._waiting.remove(folder)
-            raise
-        return folder.name
+        return super().submit(request, note)
+
+    def resume(self, job: str) -> None:
+        self._deaths = 0
+        super().resume(job)
 
     def poll(self) -> list[Event]:
-        while self._worker is not None and not self._worker.heard.empty():
-            message = self._worker.heard.get_nowait()
-            if message is None:
-                self._bury()
-            else:
-                self._hear(message)
-        self._end_stubborn()
+        if self._worker is not None:
+            self._listen(self._worker)
+            self._watch()
         try:
             self._pump()
         except BackendError as error:
             self._give_up(error.sentence, error.remedy)
-        events = list(self._events)
-        self._events.clear()
-        return events
+        return self._drained()
 
-    def cancel(self, job: str) -> None:
-        for folder in self._waiting:
-            if folder.name == job:
-                self._waiting.remove(folder)
-                self._events.append(Event(job, "cancelled", message="Cancelled"))
-                return
-        if self._current is not None and self._current.name == job and self._worker is not None:
-            self._cancelled.setdefault(job, time.monotonic())
-            self._worker.send({"type": "cancel", "job": job})
+    def free(self) -> bool:
+        worker = self._worker
+        if worker is None or self._current is not None:
+            return False
+        worker.send({"type": "free", "job": ""})
+        return True
+
+    def device(self) -> str:
+        worker = self._worker
+        return str(worker.hello.get("device", "")) if worker is not None and worker.hello is not None else ""
 
     def state(self) -> str:
-        if self._worker is None:
-            return "Starts with the first picture"
-        if self._hello is None:
+        worker = self._worker
+        if worker is None:
+            return "Starts with the next picture"
+        if worker.silence > QUIET and self._current is not None:
+            return f"Has not answered for {worker.silence:.0f} s"
+        if worker.hello is None:
             return "Starting"
-        return f"{'Working' if self._current else 'Ready'} on {str(self._hello.get('device', '')).upper()}"
+        stuck = time.monotonic() - self._news
+        if self._current is not None and stuck > STUCK:
+            return f"Working on {self.device().upper()}, {stuck:.0f} s at one step"
+        held = f", holding {worker.held / 1e9:.1f} GB" if worker.held else ""
+        return f"{'Working' if self._current else 'Ready'} on {self.device().upper()}{held}"
 
     def close(self) -> None:
         worker, self._worker = self._worker, None
-        self._waiting.clear()
-        if worker is None:
-            return
-        assert worker.process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            worker.process.stdin.close()
-        try:
-            worker.process.wait(STOP_TIME)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+        self._current = None
+        if worker is not None:
+            assert worker.process.stdin is not None
+            with contextlib.suppress(OSError, ValueError):
+                worker.process.stdin.close()
+            try:
+                worker.process.wait(STOP_TIME)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self.queue.close()
 
-    def _pump(self) -> None:
-        """Start the child if there is work for it, and hand it the next job if it is idle."""
-        if self._current is not None or not self._waiting:
-            return
+    def _ready(self) -> None:
         if self._worker is None:
             self._worker = self._start()
-        self._current = self._waiting.popleft()
-        self._worker.send({"type": "run", "job": self._current.name, "folder": str(self._current)})
+
+    def _run(self, folder: Path) -> None:
+        assert self._worker is not None
+        self._news = time.monotonic()
+        self._worker.send({"type": "run", "job": folder.name, "folder": str(folder), "idle": self.idle})
+
+    def _ask_to_stop(self, job: str, began: bool) -> None:
+        self._stopping[job] = time.monotonic() + (GRACE if began else LOADING_GRACE)
+        if self._worker is not None:
+            self._worker.send({"type": "cancel", "job": job})
 
     def _start(self) -> _Worker:
-        log = self._jobs / "worker.log"
-        self._hello = None
+        log = self.queue.path("log")
         try:
             with log.open("wb") as errors:
                 process = subprocess.Popen(
@@ -176,53 +179,83 @@ class SubprocessBackend:
         threading.Thread(target=worker.listen, name="viewport-diffusion-reader", daemon=True).start()
         return worker
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message.get("type") == "hello":
-            self._hello = message
-            if message.get("protocol") != PROTOCOL:
-                self._give_up("The backend is of another version.", "Install extension and backend together.")
-                self.close()
-            return
-        try:
-            event = Event.from_wire(message)
-        except ValueError:
-            return
-        if self._current is None or event.job != self._current.name:
-            return
+    def _listen(self, worker: _Worker) -> None:
+        """Take in what the child has said, and count the seconds of its silence."""
+        now = time.monotonic()
+        worker.silence += min(now - self._looked, LOOK)
+        self._looked = now
+        while not worker.heard.empty():
+            message = worker.heard.get_nowait()
+            worker.silence = 0.0
+            if message is None:
+                worker.ended = now
+            elif message.get("type") == "hello":
+                self._greet(worker, message)
+            elif message.get("type") == "beat":
+                held = message.get("held")
+                worker.held = held if isinstance(held, int) else 0
+            elif message.get("type") == "event":
+                with contextlib.suppress(ValueError):
+                    self._hear(Event.from_wire(message))
+
+    def _greet(self, worker: _Worker, hello: dict[str, Any]) -> None:
+        worker.hello = hello
+        if hello.get("protocol") != PROTOCOL:
+            worker.process.kill()
+            worker.verdict = ("The backend is of another version.", "Install extension and backend together.")
+            self._deaths = MAXIMUM_DEATHS  # it won't get better by trying
+
+    def _hear(self, event: Event) -> None:
         if event.is_last:
-            self._current = None
-            self._cancelled.pop(event.job, None)
+            self._stopping.pop(event.job, None)
             self._deaths = 0
-        self._events.append(event)
+        self._news = time.monotonic()
+        super()._hear(event)
 
-    def _bury(self) -> None:
-        """The child is dead: tell its job, and stop trying after too many deaths in a row."""
-        worker, self._worker = self._worker, None
-        assert worker is not None
-        code = worker.process.wait()
-        sentence, remedy = cause_of_death(code, worker.log)
-        self._deaths += 1
-        job, self._current = self._current, None
-        if job is not None and job.name in self._cancelled:
-            del self._cancelled[job.name]
-            self._events.append(Event(job.name, "cancelled", message="Cancelled"))
-        elif job is not None:
-            self._events.append(Event(job.name, "failed", message=sentence, remedy=remedy))
-        if self._deaths >= MAXIMUM_DEATHS:
-            self._give_up(f"The backend died {self._deaths} times in a row. {sentence}", remedy)
-
-    def _give_up(self, sentence: str, remedy: str) -> None:
-        jobs = [*([self._current] if self._current else []), *self._waiting]
-        self._current = None
-        self._waiting.clear()
-        self._events.extend(Event(job.name, "failed", message=sentence, remedy=remedy) for job in jobs)
-
-    def _end_stubborn(self) -> None:
-        if self._current is None or self._worker is None:
+    def _watch(self) -> None:
+        """End a child that hangs or won't stop, and bury one that is dead."""
+        worker = self._worker
+        if worker is None:
             return
-        asked = self._cancelled.get(self._current.name)
-        if asked is not None and time.monotonic() - asked > GRACE:
-            self._worker.process.kill()
+        now = time.monotonic()
+        if worker.ended is not None:
+            if worker.process.poll() is not None:
+                self._bury(worker)
+            elif now - worker.ended > STOP_TIME:
+                worker.process.kill()
+        elif any(now > until for until in self._stopping.values()):
+            worker.process.kill()
+            self._stopping = dict.fromkeys(self._stopping, float("inf"))
+        elif worker.silence > SILENCE and worker.verdict is None:
+            worker.verdict = SILENT
+            worker.process.kill()
+
+    def _bury(self, worker: _Worker) -> None:
+        """The child is dead: tell its job if it had begun, else keep it, and stop trying after too many deaths."""
+        self._worker = None
+        self._stopping.clear()
+        code, greeted = worker.process.returncode, worker.hello is not None
+        sentence, remedy = worker.verdict or cause_of_death(code, worker.log, greeted=greeted)
+        self._deaths += 1
+        if self._current is not None:
+            self._settle(self._current, sentence, remedy)
+        if self._deaths >= MAXIMUM_DEATHS:
+            times = f"The backend died {self._deaths} times in a row. " if worker.verdict is None else ""
+            self._give_up(f"{times}{sentence}", remedy)
+
+    def _settle(self, folder: Path, sentence: str, remedy: str) -> None:
+        """Decide what a dead child's job has come to by its own log, which says more than was heard."""
+        job, written = folder.name, last_event(folder)
+        if written is not None and written.is_last:
+            super()._hear(written)
+        elif self._cancelled:
+            self._say_cancelled(job)
+        elif written is not None and written.kind == "started":
+            self._current = None
+            self._say_failed(job, sentence, remedy)  # never run twice unasked: the job itself may have killed it
+        else:
+            self._current = None
+            self.queue.put_back(job)
 
 
 def worker_command(python: str, options: Options) -> list[str]:
@@ -237,19 +270,3 @@ def worker_environment(online: bool) -> dict[str, str]:
     hidden = ("PYTHONPATH", "PYTHONHOME", "HF_HUB_OFFLINE")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     return {**environment, "HF_HUB_OFFLINE": "0" if online else "1"}
-
-
-def cause_of_death(code: int, log: Path) -> tuple[str, str]:
-    """Return a sentence and a remedy for a child that ended with that code, from its last words."""
-    words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    last = words[-1].strip() if words else ""
-    again = "Generate again: the backend starts anew."
-    if code == -9 or code == 137:
-        return f"{KILLED}, perhaps because the machine ran out of memory.", again
-    for sign, sentence, remedy in CAUSES:
-        for line in reversed(words[-20:]):
-            if sign in line:
-                return sentence.format(line=line.partition(": ")[2] or line), remedy
-    if code < 0:
-        return f"{KILLED} by signal {-code}.", again
-    return f"The backend's process stopped (code {code}). {last}".strip(), f"{again} The whole story is in {log}."

@@ -1,4 +1,4 @@
-"""The child process: reads lines of JSON, runs jobs, writes events; it leaves when its parent does."""
+"""The child process: reads lines of JSON, runs jobs, writes events and beats; it leaves when its parent does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,29 +16,123 @@ from ..errors import DiffusionError
 from ..events import Event
 from ..job import run_job
 from ..models.load import Options, choose_device, quiet_libraries
-from .protocol import PROTOCOL
+from .memory import free_models, held_memory, system_memory
+from .protocol import BEAT, PROTOCOL
+
+
+class Wire:
+    """The way to the parent: lines of JSON, whole ones whichever thread writes; the process ends where it is cut."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = _claim_standard_output()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one line."""
+        try:
+            with self._lock:
+                self._file.write(json.dumps(message) + "\n")
+                self._file.flush()
+        except OSError:
+            os._exit(0)  # the parent is gone
+
+
+class Worker:
+    """What the threads of the process share."""
+
+    def __init__(self, options: Options) -> None:
+        self.wire = Wire()
+        self.orders = _claim_standard_input()
+        self.options = options
+        self.waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.cancelled: set[str] = set()
+        self.job = ""  # the running one
+        self.device = ""  # known once torch is there
+
+    def serve(self) -> None:
+        """Greet, and run job after job; when there is none for as long as the last one said, free the models."""
+        for thread in (self.listen, self.beat):  # first of all: to import torch and to load take long
+            threading.Thread(target=thread, daemon=True).start()
+        quiet_libraries(self.options.online)
+        engine = Engine(self.options)
+        hello = greeting(self.options)
+        self.device = str(hello["device"])
+        self.wire.send(hello)
+        idle: float | None = None
+        while True:
+            try:
+                message = self.waiting.get(timeout=idle)
+            except queue.Empty:
+                message = {"type": "free"}
+            if message["type"] == "free":
+                free_models(engine)
+                idle = None
+            else:
+                self.run(engine, message)
+                idle = float(message.get("idle") or 0) or None
+
+    def run(self, engine: Engine, message: dict[str, Any]) -> None:
+        """Run one job unless it was cancelled while it waited."""
+        job = str(message["job"])
+        self.job = job
+
+        def emit(event: Event) -> None:
+            self.wire.send(event.to_wire())
+
+        if job in self.cancelled:
+            emit(Event(job, "cancelled", message="Cancelled"))
+        else:
+            run_job(engine, Path(message["folder"]), emit, lambda: job in self.cancelled)
+        self.job = ""
+        self.cancelled.discard(job)
+
+    def listen(self) -> None:
+        """Take in the parent's lines until they end."""
+        for line in self.orders:
+            try:
+                message = json.loads(line)
+                kind, job = message["type"], str(message["job"])
+            except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
+                print(f"not understood: {line[:200]!r}", file=sys.stderr)
+                continue
+            if kind == "free" or (kind == "run" and isinstance(message.get("folder"), str)):
+                self.waiting.put(message)
+            elif kind == "cancel":
+                self.cancelled.add(job)
+        os._exit(0)  # end of input: the parent died or closed us, whatever runs now has nobody to go to
+
+    def beat(self) -> None:
+        """Show each second that the process lives, however long a step takes."""
+        while True:
+            held = held_memory(self.device) if self.device else 0
+            self.wire.send({"type": "beat", "job": self.job, "held": held})
+            time.sleep(BEAT)
 
 
 def main(options: Options) -> int:
     """Serve the parent on standard input and output until it closes them."""
-    wire = _claim_standard_output()
-    quiet_libraries(options.online)
-    engine = Engine(options)
-    waiting: queue.Queue[dict[str, Any]] = queue.Queue()
-    cancelled: set[str] = set()
-    threading.Thread(target=_listen, args=(_claim_standard_input(), waiting, cancelled), daemon=True).start()
-    _send(wire, _hello(options))
+    Worker(options).serve()
+    return 0
 
-    def emit(event: Event) -> None:
-        _send(wire, event.to_wire())
 
-    while True:
-        message = waiting.get()
-        job = str(message["job"])
-        if job in cancelled:
-            emit(Event(job, "cancelled", message="Cancelled"))
-        else:
-            run_job(engine, Path(message["folder"]), emit, lambda job=job: job in cancelled)  # type: ignore[misc]
+def greeting(options: Options) -> dict[str, Any]:
+    """Return the hello: versions, device, and its memory in bytes."""
+    import torch
+
+    try:
+        device = choose_device(options.device)
+    except DiffusionError:
+        device = options.device  # the first job says what is wrong with it
+    on_card = device.startswith("cuda") and torch.cuda.is_available()
+    return {
+        "type": "hello",
+        "job": "",
+        "protocol": PROTOCOL,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "device": device,
+        "memory": torch.cuda.get_device_properties(0).total_memory if on_card else system_memory(),
+    }
 
 
 def _claim_standard_output() -> IO[str]:
@@ -55,51 +150,3 @@ def _claim_standard_input() -> IO[str]:
     os.dup2(empty, 0)
     os.close(empty)
     return orders
-
-
-def _send(wire: IO[str], message: dict[str, Any]) -> None:
-    try:
-        wire.write(json.dumps(message) + "\n")
-        wire.flush()
-    except OSError:
-        os._exit(0)  # the parent is gone
-
-
-def _listen(orders: IO[str], waiting: queue.Queue[dict[str, Any]], cancelled: set[str]) -> None:
-    for line in orders:
-        try:
-            message = json.loads(line)
-            kind, job = message["type"], str(message["job"])
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
-            print(f"not understood: {line[:200]!r}", file=sys.stderr)
-            continue
-        if kind == "run" and isinstance(message.get("folder"), str):
-            waiting.put(message)
-        elif kind == "cancel":
-            cancelled.add(job)
-    os._exit(0)  # end of input: the parent died or closed us, whatever runs now has nobody to go to
-
-
-def _hello(options: Options) -> dict[str, Any]:
-    import torch
-
-    try:
-        device = choose_device(options.device)
-    except DiffusionError:
-        device = options.device  # the first job says what is wrong with it
-    total = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else _system_memory()
-    return {
-        "type": "hello",
-        "protocol": PROTOCOL,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "device": device,
-        "memory": total,
-    }
-
-
-def _system_memory() -> int:
-    """Return the machine's memory in bytes, 0 where it can't be told."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0

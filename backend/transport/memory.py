@@ -1,0 +1,53 @@
+"""Giving the models' memory back, and telling how much they hold."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+from ..engine import Engine
+from ..models.load import Models
+
+# Beside the engine's own model: the functions that keep what they loaded last, by module.
+CACHES = {
+    "upscaler_networks": ("load_network",),
+    "user_upscalers": ("_load",),
+    "interrogators": ("load_captioner", "load_ranker"),
+}
+
+
+def free_models(engine: Engine) -> None:
+    """Forget every loaded model and give its memory back to the device and the system."""
+    engine.models = Models(engine.models.options)
+    package = Models.__module__.rpartition(".")[0]
+    for module, functions in CACHES.items():
+        loaded = sys.modules.get(f"{package}.{module}")
+        if loaded is not None:
+            for function in functions:
+                getattr(loaded, function).cache_clear()
+    gc.collect()  # a model's denoiser holds its model
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    for device in ("cuda", "xpu", "mps"):
+        if getattr(torch, device).is_available():
+            getattr(torch, device).empty_cache()
+
+
+def held_memory(device: str) -> int:
+    """Return the bytes that this process holds of the device's memory, of the system's on a processor; 0 if unknown."""
+    if device.startswith("cuda"):
+        return int(sys.modules["torch"].cuda.memory_reserved())
+    statistics = Path("/proc/self/statm")
+    if not statistics.exists():
+        return 0
+    return int(statistics.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def system_memory() -> int:
+    """Return the machine's memory in bytes, 0 where it can't be told."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
