@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cli, jobs, panels, preferences, presets, properties
-from .operators import generate, interrogate, mannequin, outpaint, parameters, queue, results, sketch, upscale
+from .operators import generate, install, interrogate, mannequin, outpaint, parameters, queue, results, sketch, upscale
 
 # In the order of need: what a later one uses is registered before it.
 MODULES = (
@@ -11,6 +11,7 @@ MODULES = (
     properties,
     jobs,
     presets,
+    install,
     generate,
     sketch,
     outpaint,

@@ -10,8 +10,9 @@ import bpy
 
 from ..backend.errors import BackendError
 from ..backend.models.load import Options
+from . import installation
 
-PACKAGE = __package__.rpartition(".")[0]  # the extension's own module name, such as bl_ext.user_default.…
+PACKAGE = installation.PACKAGE
 
 BACKENDS = (
     ("subprocess", "Separate Process", "Pictures are made in a process of their own: its crash can't end Blender"),
@@ -32,8 +33,23 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
 
     backend: bpy.props.EnumProperty(name="Backend", description="Where pictures are made", items=BACKENDS)
     python: bpy.props.StringProperty(
-        name="Python",
-        description="The Python 3.11 or newer that has torch and diffusers; empty takes Blender's own if it has them",
+        name="Interpreter",
+        description="A Python 3.11 or newer of your own that has torch and diffusers; empty takes the installed one",
+        subtype="FILE_PATH",
+    )
+    extra_index: bpy.props.StringProperty(
+        name="Extra Index",
+        description="Address of a further package index, for a build of torch that the registry doesn't have for this "
+        "system: PyTorch's page Get Started shows those for CPU, CUDA, ROCm and XPU",
+    )
+    wheels: bpy.props.StringProperty(
+        name="Folder of Wheels",
+        description="Install from the .whl files in this folder, without any network",
+        subtype="DIR_PATH",
+    )
+    base_python: bpy.props.StringProperty(
+        name="Made From",
+        description="The Python 3.11 or 3.12 that the environment is made from; empty looks for one",
         subtype="FILE_PATH",
     )
     device: bpy.props.StringProperty(
@@ -50,12 +66,16 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Lay out the preferences."""
+        from .panels.environment import draw_environment  # panels need the preferences themselves
+
         layout = self.layout
         layout.use_property_split = True
         layout.prop(self, "backend")
         row = layout.row()
         row.active = self.backend == "subprocess"
-        row.prop(self, "python")
+        row.prop(self, "python", placeholder="The installed one")
+        if self.backend == "subprocess" and not self.python.strip():
+            draw_environment(layout, self)
         layout.prop(self, "device")
         layout.prop(self, "precision")
         layout.prop(self, "idle_seconds")
@@ -86,10 +106,13 @@ def backend_python() -> str:
         if not path.is_file():
             raise BackendError(f"There is no Python at {path}.", "Choose it in the extension's preferences.")
         return str(path)
+    own = installation.installed()
+    if own is not None:
+        return str(own.python)
     if importlib.util.find_spec("torch") is None:
         raise BackendError(
             "No Python with torch is set up yet.",
-            "Open Preferences, Add-ons, Viewport Diffusion, and choose the Python that has the backend's packages.",
+            "Open Preferences, Add-ons, Viewport Diffusion, and press Install, or choose a Python that has torch.",
         )
     return sys.executable
 
