@@ -117,11 +117,6 @@ def queue() -> JobQueue:
     return _state.queue
 
 
-def waiting() -> list[Job]:
-    """Return the jobs that wait, the next one first."""
-    return [_state.jobs[job] for job in queue().waiting if job in _state.jobs]
-
-
 def _follow(job: Job) -> Job:
     """Keep a job that the backend has, and have the timer look after it."""
     _state.jobs[job.id] = job
@@ -145,10 +140,7 @@ def _start_timer() -> None:
 
 
 def wait(job: Job, tell: Callable[[Job], None] | None = None) -> None:
-    """Block until a job is over, for scripts and the command line; tell(job) is called after each event.
-
-    A paused queue goes on: who blocks wants the picture.
-    """
+    """Block until a job is over, for scripts: a paused queue goes on; tell(job) is called after each event."""
     queue().paused = False
     while not job.is_over:
         for changed in drain():
@@ -178,8 +170,10 @@ def cancel(job: Job) -> None:
 
 
 def running() -> list[Job]:
-    """Return the jobs that aren't over, in the order they were submitted."""
-    return [job for job in _state.jobs.values() if not job.is_over]
+    """Return the jobs that aren't over: the one that is being made, then those that wait, in their order."""
+    order = queue().waiting
+    active = [job for job in _state.jobs.values() if not job.is_over]
+    return sorted(active, key=lambda job: order.index(job.id) if job.id in order else -1)
 
 
 def last() -> Job | None:
@@ -204,12 +198,10 @@ def free_memory() -> bool:
 
 def shut_down() -> None:
     """Stop the backend and everything that it runs; what isn't over is offered the next time."""
-    backend, _state.backend = _state.backend, None
-    owned, _state.queue = _state.queue, None
-    if backend is not None:
-        backend.close()
-    elif owned is not None:
-        owned.close()
+    for part in (_state.backend, _state.queue):
+        if part is not None:
+            part.close()
+    _state.backend = _state.queue = None
 
 
 def _take(job: Job, event: Event) -> None:
@@ -225,7 +217,8 @@ def _take(job: Job, event: Event) -> None:
         _apply(job)
     if event.kind == "failed":
         log.warning("%s failed: %s", job.title, job.sentence)
-        look_for_leftovers()  # it may be resumed
+    if job.is_over:
+        look_for_leftovers()  # a failed one may be resumed, and old ones may have to go
 
 
 def _apply(job: Job) -> None:
@@ -240,7 +233,6 @@ def _apply(job: Job) -> None:
         job.remedy = " ".join(f"It is kept at {result.path}." for result in job.results[:1])
     if job.kind == "failed":
         queue().abandon(job.id)
-        look_for_leftovers()
     else:
         queue().applied(job.id)
 
@@ -251,14 +243,12 @@ def _backend() -> Backend:
     python = backend_python() if chosen.backend == "subprocess" else ""
     options = engine_options()
     key = (chosen.backend, python, options)
-    if _state.backend is not None and _state.key == key:
-        _state.backend.idle = chosen.idle_seconds
-        return _state.backend
-    if running():
-        raise BackendError("The preferences have changed while a picture is made.", "Wait for it, or cancel it.")
-    shut_down()
-    _state.backend = _make_backend(chosen.backend, python)
-    _state.key = key
+    if _state.backend is None or _state.key != key:
+        if running():
+            raise BackendError("The preferences have changed while a picture is made.", "Wait for it, or cancel it.")
+        shut_down()
+        _state.backend = _make_backend(chosen.backend, python)
+        _state.key = key
     _state.backend.idle = chosen.idle_seconds
     return _state.backend
 

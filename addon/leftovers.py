@@ -14,6 +14,7 @@ class _State:
 
     offers: list[Leftover]
     thread: threading.Thread | None = None
+    again: bool = False  # whether something changed while the look went on
 
 
 _state = _State()
@@ -32,6 +33,7 @@ def forget(left: Leftover) -> None:
 
 def look() -> None:
     """Look for jobs that were left behind, and remove the oldest that have ended; is_looking() tells when it's done."""
+    _state.again = True
     if not is_looking():
         _state.thread = threading.Thread(
             target=_look, args=(jobs_folder(),), name="viewport-diffusion-look", daemon=True
@@ -51,5 +53,7 @@ def wait() -> None:
 
 
 def _look(root: Path) -> None:
-    tidy(root)
-    _state.offers = leftovers(root)
+    while _state.again:
+        _state.again = False
+        tidy(root)
+        _state.offers = leftovers(root)

@@ -20,7 +20,7 @@ class VIEWPORT_DIFFUSION_PT_queue(ClosedPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Lay out the queue."""
         layout = self.layout
-        waiting = jobs.waiting()
+        waiting = [job for job in jobs.running() if job.id in jobs.queue().waiting]
         paused = jobs.queue().paused
         row = layout.row(align=True)
         row.operator(

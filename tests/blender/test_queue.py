@@ -115,10 +115,10 @@ def test_a_paused_queue_is_reordered_cancelled_and_goes_on(scene: bpy.types.Scen
     first, second, third = (submit(title) for title in ("First", "Second", "Third"))
     bpy.ops.viewport_diffusion.queue_move(job=third.id, place="FRONT")
     bpy.ops.viewport_diffusion.queue_move(job=first.id, place="DOWN")
-    assert [job.title for job in jobs.waiting()] == ["Third", "Second", "First"]
+    assert [job.title for job in jobs.running()] == ["Third", "Second", "First"]
     bpy.ops.viewport_diffusion.queue_cancel(job=second.id)
     jobs.drain()
-    assert second.kind == "cancelled" and [job.title for job in jobs.waiting()] == ["Third", "First"]
+    assert second.kind == "cancelled" and [job.title for job in jobs.running()] == ["Third", "First"]
     bpy.ops.viewport_diffusion.queue_pause()
     wait_until(lambda: third.is_over)
     assert not first.is_over
