@@ -74,6 +74,11 @@ CAUSES = (
         f"Close other programs, and {AGAIN}",
     ),
     (
+        r"requirement (\S+) \(from versions: none\)",
+        "The index could not be reached, or has no {0} for this Python on this system.",
+        f"Check the connection, the Extra Index and the folder of wheels, and {AGAIN}",
+    ),
+    (
         r"No matching distribution found for (\S+)|satisfies the requirement (\S+)|Because (?:there is no version of )?"
         r"(\S+?) (?:has no wheels|was not found|and you require)|has no wheels with a matching|No solution found",
         "The package {0} doesn't exist for this Python on this system, or the index doesn't have it.",

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,15 @@ def keep(root: Path, wheel: str) -> None:
 
 
 def kept_wheels(root: Path) -> list[str]:
-    """Return the flags that have pip look at what an earlier try has fetched."""
-    folder = root / "cache" / WHEELS
-    return ["--find-links", str(folder)] if folder.is_dir() and not folder.is_symlink() else []
+    """Return the flags that have pip take what an earlier try has fetched: of two equals it prefers the index's."""
+    files = sorted((root / "cache" / WHEELS).glob("*.whl"))
+    whole = [file for file in files if not file.is_symlink() and zipfile.is_zipfile(file)]
+    if not whole:
+        return []
+    constraints = root / "temp" / "constraints.txt"
+    lines = [f"{file.name.partition('-')[0]} @ {file.as_uri()}\n" for file in whole]
+    constraints.write_text("".join(lines), encoding="utf-8")
+    return ["-c", str(constraints)]
 
 
 def prune(root: Path) -> None:

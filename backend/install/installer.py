@@ -61,7 +61,7 @@ def _install(plan: Plan, root: Path, commands: Commands, tell: Tell) -> Report:
     base = _with_uv(base, root, commands, tell)
     tell(Report("progress", MAKING, "Making the environment"))
     _make(base, folder, commands)
-    source = _source(plan, root)
+    source = _source(plan, root) + ([] if base.uv else environments.kept_wheels(root))  # uv's own cache keeps all
     _fill(plan, base, folder, source, commands, tell)
     tell(Report("progress", VERIFYING, "Checking that it works"))
     versions = _verify(plan, folder, commands)
@@ -115,15 +115,14 @@ def _source(plan: Plan, root: Path) -> list[str]:
     """
     if plan.wheels:
         return ["--no-index", "--find-links", plan.wheels]
-    kept = environments.kept_wheels(root)
     if not plan.extra_index:
-        return kept
+        return []
     file = root / "temp" / "index.txt"
     file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(f"--extra-index-url {plan.extra_index}\n")
-    return [*kept, "-r", str(file)]
+    return ["-r", str(file)]
 
 
 def _fill(plan: Plan, base: Base, folder: Path, source: list[str], commands: Commands, tell: Tell) -> None:
