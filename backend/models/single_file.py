@@ -10,38 +10,22 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ModelError
+from .recognise import CHOOSE, TITLES, UNET, VAE, Header, damaged, is_pickle, tell_family
 
-Shapes = dict[str, tuple[int, ...]]
 Weights = dict[str, torch.Tensor]
 
 CONFIGS = Path(__file__).parent / "configs"
 EPSILON, VELOCITY = "epsilon", "v_prediction"
 VELOCITY_NATIVE = 768  # pixels: the size of Stable Diffusion 2's v-prediction models; its base has 512
 
-CHOOSE = "Choose a whole Stable Diffusion 1, 2 or XL checkpoint."
-COPY_AGAIN = "Copy or download it again."
-
-UNET = "model.diffusion_model."
-VAE = ("first_stage_model.", "vae.")
-INPUT = f"{UNET}input_blocks.0.0.weight"
-UNCLIP = f"{UNET}label_emb.0.0.weight"  # SDXL has it too
-# The text encoders' keys → the family; a refiner has only the first of SDXL's places, with an OpenCLIP encoder in it.
-FAMILIES = {
-    "cond_stage_model.transformer.": "sd1",
-    "cond_stage_model.model.": "sd2",
-    "conditioner.embedders.1.": "sdxl",
-    "conditioner.embedders.0.model.": "refiner",
-}
-TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 PART_NAMES = {
     "unet": "UNet",
     "vae": "VAE",
@@ -50,45 +34,6 @@ PART_NAMES = {
 }
 KEPT = (UNET, *VAE, "cond_stage_model.", "conditioner.embedders.")
 OLD_CLIP = re.compile(r"^cond_stage_model\.transformer\.(?=embeddings\.|encoder\.|final_layer_norm\.)")
-
-# The UNet's input channels → what such a model is, where it is none that takes a picture's latents, or these, a mask
-# and the masked picture's latents (9).
-OTHER_INPUTS = {
-    5: "a depth-to-image model, which takes a depth map",
-    7: "Stable Diffusion's x4 upscaler",
-    8: "a model with a second picture for input, such as InstructPix2Pix",
-}
-
-# What else a file may be: a pattern that one of its keys has, what that is, and what to do. The first match counts.
-ADDITION = "It only adds to a model: choose a whole checkpoint."
-NOT_WHOLE: tuple[tuple[str, str, str], ...] = (
-    (r"lora_(up|down|[AB]|unet|te\d?)\b|^lora_|\.(hada|lokr)_w1|\.oft_blocks|\.lora\.", "a LoRA", ADDITION),
-    (r"^(emb_params|string_to_param|clip_[lg])$", "a textual inversion embedding", ADDITION),
-    (r"^control_model\.|controlnet_|input_hint_block\.", "a ControlNet", ADDITION),
-    (r"^(image_proj|ip_adapter)(\.|$)", "an IP-Adapter", ADDITION),
-    (
-        r"^(params|params_ema|conv_first\.weight|model\.0\.weight|body\.0\..*rdb1\..*)$",
-        "an upscaler",
-        "Choose it under Upscale.",
-    ),
-    (r"joint_blocks\.0\.", "a Stable Diffusion 3 model, another family", CHOOSE),
-    (r"double_(stream_)?blocks\.0\.", "a Flux model, another family", CHOOSE),
-    (r"^edm_", "a model of the EDM kind, whose noise levels are other ones", CHOOSE),
-    (r"motion_modules\.|\.time_stack\.|temporal_transformer|^patch_embedding\.", "a video model", CHOOSE),
-)
-PARTS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"^(down_blocks|up_blocks|mid_block|transformer_blocks)\.",
-        "the UNet or transformer of a model in diffusers' layout",
-        "Choose the model's folder, the one that has a model_index.json.",
-    ),
-    (r"^(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid)", "a VAE alone, only a part of a model", CHOOSE),
-    (
-        r"^(cond_stage_model\.|conditioner\.)|(^|\.)(text_model|resblocks|encoder\.block)\.",
-        "a text encoder alone, only a part of a model",
-        CHOOSE,
-    ),
-)
 
 # Names that the pickles of training tools mention beside their tensors: all of them become _Forgotten. Numpy's own
 # dtype must not be let in: it crashes the process on a state that makes no sense.
@@ -117,21 +62,13 @@ class _Forgotten:
         pass
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file says about itself before any weight is read: the tensors' shapes, and its metadata."""
-
-    shapes: Shapes
-    metadata: Mapping[str, str]
-
-
 def load_single_file(path: Path, dtype: torch.dtype, configs: Path = CONFIGS) -> Any:
     """Return the image-to-image pipeline of a .safetensors or .ckpt file, its weights in that precision, on the CPU.
 
     The content decides, not the suffix. configs is a folder with one weight-less diffusers folder for each family and
     clip/merges.txt. Raises ModelError with what the file is where it can't be loaded, OSError where it can't be read.
     """
-    if _is_pickle(path):
+    if is_pickle(path):
         state = _read_pickle(path)
         tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
         header = Header({key: tuple(tensors[key].shape) if key in tensors else () for key in state}, {})
@@ -153,35 +90,6 @@ def load_single_file(path: Path, dtype: torch.dtype, configs: Path = CONFIGS) ->
 
 
 # --- What the file is ---
-
-
-def tell_family(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
-    """Return the family of a whole checkpoint with these keys: sd1, sd2 or sdxl, with -inpaint for 9 input channels.
-
-    name is the file's name for messages. Raises ModelError that says what else it is.
-    """
-    _refuse(shapes, NOT_WHOLE, name)
-    if INPUT not in shapes:
-        _refuse(shapes, PARTS, name)
-        raise ModelError(f"{name} holds no Stable Diffusion model.", CHOOSE)
-    family = next((family for prefix, family in FAMILIES.items() if _has(shapes, prefix)), None)
-    if family == "refiner":
-        raise ModelError(f"{name} is the refiner of Stable Diffusion XL, not its base model.", "Choose the base model.")
-    missing = [
-        part
-        for part, has in (("text encoder", family is not None), ("VAE", any(_has(shapes, prefix) for prefix in VAE)))
-        if not has
-    ]
-    if missing:
-        raise ModelError(f"{name} lacks the {' and the '.join(missing)} of a whole model.", CHOOSE)
-    assert family is not None  # or the text encoder would be missing
-    channels = shapes[INPUT][1] if len(shapes[INPUT]) == 4 else 0
-    if channels not in (4, 9):
-        other = OTHER_INPUTS.get(channels, f"a model with {channels} input channels in place of 4 or 9")
-        raise ModelError(f"{name} is {other}.", CHOOSE)
-    if UNCLIP in shapes and family != "sdxl":
-        raise ModelError(f"{name} is a model that takes a picture for its prompt (unCLIP).", CHOOSE)
-    return f"{family}-inpaint" if channels == 9 else family
 
 
 def tell_prediction(header: Header, family: str) -> str | None:
@@ -217,41 +125,7 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
     return bool(correlation > 0.5)  # not where it is NaN: of these models, those for 768 overflow in half precision
 
 
-def _has(keys: Iterable[str], prefix: str) -> bool:
-    return any(key.startswith(prefix) for key in keys)
-
-
-def _refuse(keys: Iterable[str], kinds: tuple[tuple[str, str, str], ...], name: str) -> None:
-    for pattern, what, remedy in kinds:
-        if any(re.search(pattern, key) for key in keys):
-            raise ModelError(f"{name} is {what}.", remedy)
-
-
 # --- Reading ---
-
-
-def _is_pickle(path: Path) -> bool:
-    """Return whether a file is torch's zip or pickle rather than safetensors; raises ModelError where it is neither."""
-    name = path.name
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        raise ModelError(f"{name} is empty.", COPY_AGAIN)
-    if start[8:9] == b"{" and start[7] == 0:  # after eight bytes with the header's length
-        return False
-    if start.startswith((b"PK\x03\x04", b"\x80")):
-        return True
-    if start.startswith(b"version https://git-lfs"):
-        raise ModelError(f"{name} is only a Git LFS pointer to the weights.", "Fetch the file with git lfs pull.")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ModelError(f"{name} is a web page under a model's name.", "Download it again, logged in where needed.")
-    if start.startswith(b"GGUF"):
-        raise ModelError(f"{name} is a GGUF file.", "Choose a .safetensors file.")
-    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
-        raise ModelError(f"{name} is a text file, not a model.", CHOOSE)
-    if not any(start):
-        raise ModelError(f"{name} is filled with zeros: its download was never finished.", COPY_AGAIN)
-    raise ModelError(f"{name} is neither a safetensors nor a checkpoint file.", CHOOSE)
 
 
 def read_header(path: Path) -> Header:
@@ -263,7 +137,7 @@ def read_header(path: Path) -> Header:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
             return Header(shapes, file.metadata() or {})
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def _read_safetensors(path: Path, dtype: torch.dtype) -> Weights:
@@ -276,7 +150,7 @@ def _read_safetensors(path: Path, dtype: torch.dtype) -> Weights:
             tensors = ((key, file.get_tensor(key)) for key in kept)
             return {key: value.to(dtype=dtype, copy=True) for key, value in tensors if value.is_floating_point()}
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
@@ -292,26 +166,21 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         found = UNSAFE.search(str(error))
         if found is None:
-            raise _damaged(path, str(error).partition("WeightsUnpickler error: ")[2]) from error
+            raise damaged(path, str(error).partition("WeightsUnpickler error: ")[2]) from error
         raise ModelError(
             f"{path.name} would run code when it is loaded ({found[1]}), so it was not.",
             "Choose a .safetensors file of the model.",
         ) from error
     except UNREADABLE as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
         raise ModelError(f"{path.name} holds no model, but a {type(state).__name__}.", CHOOSE)
     tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
-        raise _damaged(path, "its tensors are larger than the file")
+        raise damaged(path, "its tensors are larger than the file")
     return {str(key): value for key, value in state.items()}
-
-
-def _damaged(path: Path, reason: str) -> ModelError:
-    reason = (reason.strip() or "it ends too early").splitlines()[0].partition(". ")[0].rstrip(".")
-    return ModelError(f"{path.name} is damaged or was copied only in part ({reason}).", COPY_AGAIN)
 
 
 # --- Putting the pipeline together ---

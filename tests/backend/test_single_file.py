@@ -28,16 +28,15 @@ from safetensors.torch import save_file
 
 from backend.errors import ModelError
 from backend.models import load, single_file
+from backend.models.recognise import Header, tell_family
 from backend.models.samplers import build_scheduler
 from backend.models.single_file import (
     CONFIGS,
     EPSILON,
     VELOCITY,
-    Header,
     build_tokenizer,
     load_single_file,
     predicts_noise,
-    tell_family,
     tell_prediction,
 )
 
