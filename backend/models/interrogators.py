@@ -8,10 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +18,7 @@ import numpy as np
 from ..errors import ModelError, OutOfMemory
 from ..request import Array
 from ..settings.interrogate import Interrogate
+from .hub import fetch, snapshot
 from .load import HUB_NAME, Options, choose_device, choose_precision
 
 if TYPE_CHECKING:
@@ -37,23 +34,12 @@ GIGABYTES = {  # of model.safetensors on the hub, for those that are likely to b
     "openai/clip-vit-base-patch32": 0.6,
 }
 FETCHED = ["*.json", "*.txt", "model*.safetensors"]  # of a hub name: never pickles, which can run code
-FETCH = "import sys, huggingface_hub; huggingface_hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
-LOOK = 0.1  # seconds between two looks at a download
-BILLION = 1e9  # bytes in a GB
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's pixels, red, green, blue in 0–1; BLIP was trained with the same
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 CAPTION_START = "a picture of"  # BLIP learnt captions as what goes on from these words
 COSINE_SCALE = 100.0  # CLIP's own, before the softmax over a list
 WORDS_AT_ONCE = 32
 LAYERS = ("BlipEncoderLayer", "BlipTextLayer", "CLIPEncoderLayer")  # each looks for a cancel before it runs
-
-
-def hub_cache() -> Path:
-    """Return where the hub's library keeps what it has fetched, by its own environment variables."""
-    for variable, below in (("HF_HUB_CACHE", "."), ("HUGGINGFACE_HUB_CACHE", "."), ("HF_HOME", "hub")):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser() / below
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
 
 
 def find_model(name: str) -> Path | None:
@@ -69,16 +55,10 @@ def find_model(name: str) -> Path | None:
         return path
     if path.is_absolute() or not HUB_NAME.fullmatch(name):
         raise ModelError(f"There is no model at “{name}”.", "Give a folder, or a hub name such as owner/model.")
-    repository = _repository(name)
-    try:
-        commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    folder = snapshot(name)
+    if folder is None or not (folder / "config.json").is_file():
         return None
-    folder = repository / "snapshots" / commit
-    whole = (
-        commit and (folder / "config.json").is_file() and any(path.is_file() for path in folder.glob("*.safetensors"))
-    )
-    return folder if whole else None
+    return folder if any(path.is_file() for path in folder.glob("*.safetensors")) else None
 
 
 def download_needed(settings: Interrogate) -> list[tuple[str, float | None]]:
@@ -105,70 +85,16 @@ def require_models(settings: Interrogate, online: bool) -> None:
         )
 
 
-def fetch_model(name: str, check: Callable[[], None], share: Callable[[float, str], None]) -> Path:
-    """Return the folder of a model, fetched from the hub first if need be.
-
-    share(done, message): called often, done in 0–1. check() may raise, and what it raises ends the download at once;
-    what was fetched so far is kept for the next time. Raises ModelError where the model can't be fetched.
-    """
+def fetch_model(name: str, options: Options, check: Callable[[], None], share: Callable[[float, str], None]) -> Path:
+    """Return the folder of a model, fetched from the hub first if need be; check, share and errors as of hub.fetch."""
     found = find_model(name)
     if found is not None:
         return found
-    blobs = _repository(name) / "blobs"
-    size = GIGABYTES.get(name)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
-    # In a process of its own: a download can't be ended otherwise, and the library asks only once whether it may.
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(
-            [sys.executable, "-c", FETCH, name, *FETCHED],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            env=environment,
-        )
-        try:
-            while _still_runs(child):
-                check()
-                there = _bytes_in(blobs) / BILLION
-                total = f" of {size:.1f}" if size else ""
-                share(min(there / size, 1.0) if size else 0.0, f"Fetching {name}: {there:.1f}{total} GB")
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
+    fetch(name, options, share, check, FETCHED)
     found = find_model(name)
-    if child.returncode != 0:
-        log.info("fetching %s failed: %s", name, "\n".join(lines))
-        reason = lines[-1].rpartition("Error: ")[2] if lines else "the download ended"
-        raise ModelError(f"{name} could not be fetched: {reason.rstrip('.')}.", "Check its name and the network.")
     if found is None:
         raise ModelError(f"{name} has no weights as safetensors.", "Choose another; pickles can run code.")
     return found
-
-
-def _still_runs(child: subprocess.Popen[bytes]) -> bool:
-    """Return whether a process goes on, having waited a moment for its end."""
-    try:
-        child.wait(LOOK)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.glob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # renamed once whole
-            continue
-    return total
-
-
-def _repository(name: str) -> Path:
-    return hub_cache() / f"models--{name.replace('/', '--')}"
 
 
 class Reader:

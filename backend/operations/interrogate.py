@@ -40,7 +40,7 @@ def interrogate(request: Request, run: Run) -> Output:
     require_models(settings, options.online)
     picture = flatten(request.images["init"])
     with run.part(0, 1 + bool(categories)):
-        folder = fetch_model(settings.caption_model, run.check, run.share)
+        folder = fetch_model(settings.caption_model, options, run.check, run.share)
         run.say("Loading the caption model")
         captioner = load_captioner(folder, options)
         captioner.watch = run.check
@@ -49,7 +49,7 @@ def interrogate(request: Request, run: Run) -> Output:
     parts = [caption]
     if categories:
         with run.part(1, 2):
-            folder = fetch_model(settings.ranking_model, run.check, run.share)
+            folder = fetch_model(settings.ranking_model, options, run.check, run.share)
             run.say("Loading the ranking model")
             ranker = load_ranker(folder, options)
             ranker.watch = run.check

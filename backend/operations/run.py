@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
+from ..models.hub import ensure_fetched
 from ..request import Array
 from ..settings import Settings
 
@@ -61,6 +62,7 @@ class Run:
     def model(self, name: str) -> Model:
         """Return the model of that name, loaded, watching for this run's cancel."""
         if not self.models.is_loaded(name):
+            ensure_fetched(name, self.models.options, lambda share, message: self.say(message), self.check)
             self.say(f"Loading {self.models.title(name)}")
         model = self.models.get(name)
         model.watch = self.check

@@ -6,11 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from backend.operations.interrogate import WORDS, interrogate, read_categories
 from backend.operations.run import Run
 from backend.request import Request
 from backend.settings.interrogate import CAPTION_MODEL, CATEGORIES, RANKING_MODEL, Interrogate
+from tests.backend.fake_hub import FakeHub, serve
 from tests.backend.helpers import Picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -310,89 +309,38 @@ def test_progress_never_falls_and_says_what_is_done(blip: Path, clip: Path, pict
     assert any("Describing" in text for _, text in told) and any("words of flavours" in text for _, text in told)
 
 
-class Hub(SimpleHTTPRequestHandler):
-    """The hub's interface, as far as fetching one small model needs it, served slowly."""
-
-    pause = 0.0
-    asked: list[str] = []  # noqa: RUF012 – reset by the fixture
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-    def answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
-        self.asked.append(path)
-        folder = Path(self.directory)
-        names = sorted(path.name for path in folder.iterdir())
-        if path.startswith("/api/models/owner/tiny"):
-            files = [
-                {"type": "file", "oid": "0" * 40, "path": name, "size": (folder / name).stat().st_size}
-                for name in names
-            ]
-            info = {
-                "_id": "1",
-                "id": "owner/tiny",
-                "sha": "c" * 40,
-                "siblings": [{"rfilename": name} for name in names],
-            }
-            content = json.dumps(files if "/tree/" in path else info).encode()
-        elif path.startswith("/owner/tiny/resolve/") and path.rpartition("/")[2] in names:
-            content = (folder / path.rpartition("/")[2]).read_bytes()
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("X-Repo-Commit", "c" * 40)
-        self.send_header("ETag", f'"{abs(hash(path)):040x}"')
-        self.end_headers()
-        if body:
-            time.sleep(self.pause if path.endswith(".safetensors") else 0)
-            self.wfile.write(content)
-
-
 @pytest.fixture
-def hub(blip: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+def hub(blip: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub on this machine that has the tiny captioner as owner/tiny, and a pickle beside it."""
     (blip / "pytorch_model.bin").write_bytes(b"pickle")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(blip)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    Hub.pause, Hub.asked = 0.0, []
-    yield Hub
-    server.shutdown()
+    with serve({"owner/tiny": blip}) as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        yield found
     (blip / "pytorch_model.bin").unlink()
 
 
 def fetch(name: str, is_cancelled: Any = lambda: False) -> Path:
     """Fetch a model as a run does."""
     run = Run(Models(CPU), lambda share, text: None, is_cancelled)
-    return interrogators.fetch_model(name, run.check, run.share)
+    return interrogators.fetch_model(name, Options(device="cpu", online=True), run.check, run.share)
 
 
-def test_a_missing_model_is_fetched_once_without_its_pickles(hub: type[Hub], cache: Path, blip: Path) -> None:
+def test_a_missing_model_is_fetched_once_without_its_pickles(hub: FakeHub, cache: Path, blip: Path) -> None:
     folder = fetch("owner/tiny")
     assert (folder / "model.safetensors").read_bytes() == (blip / "model.safetensors").read_bytes()
-    assert not list(cache.rglob("*.bin")) and not any(path.endswith(".bin") for path in hub.asked)
+    assert not list(cache.rglob("*.bin")) and not hub.fetched(".bin")
     assert interrogators.download_needed(Interrogate(caption_model="owner/tiny", **none_but())) == []
     hub.asked.clear()
     assert fetch("owner/tiny") == folder and not hub.asked
 
 
-def test_a_cancel_ends_the_download(hub: type[Hub], cache: Path) -> None:
-    hub.pause = 30.0
+def test_a_cancel_ends_the_download(hub: FakeHub, cache: Path) -> None:
+    hub.pace = 30.0
     cancelled_at = 0.0
 
     def is_cancelled() -> bool:
         nonlocal cancelled_at
-        if any(path.endswith(".safetensors") for path in hub.asked):
+        if hub.fetched(".safetensors"):
             cancelled_at = cancelled_at or time.monotonic()
         return cancelled_at > 0
 
@@ -402,8 +350,8 @@ def test_a_cancel_ends_the_download(hub: type[Hub], cache: Path) -> None:
     assert interrogators.find_model("owner/tiny") is None
 
 
-def test_a_model_that_the_hub_lacks_is_one_sentence(hub: type[Hub], cache: Path) -> None:
-    with pytest.raises(ModelError, match=r"owner/none could not be fetched: .*[.] Check"):
+def test_a_model_that_the_hub_lacks_is_one_sentence(hub: FakeHub, cache: Path) -> None:
+    with pytest.raises(ModelError, match=r"The hub has no model owner/none, or it is private[.] Check"):
         fetch("owner/none")
 
 
