@@ -53,26 +53,26 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
     """Run the request of a job's folder and leave its pictures there; say how it goes, and how it ended, by events."""
     job = folder.name
 
-    def say(event: Event) -> None:
-        log_event(folder, event)
-        emit(event)
-
-    def fail(sentence: str, remedy: str) -> None:
-        event = Event(job, "failed", message=sentence, remedy=remedy)
+    def conclude(event: Event) -> None:
         with contextlib.suppress(OSError):  # a full disk is told, if it can't be written down
             log_event(folder, event)
         emit(event)
 
-    started = time.monotonic()
+    def fail(sentence: str, remedy: str) -> None:
+        conclude(Event(job, "failed", message=sentence, remedy=remedy))
+
+    began = time.monotonic()
     try:
-        say(Event(job, "started", message="Starting"))
+        started = Event(job, "started", message="Starting")
+        log_event(folder, started)
+        emit(started)
         request = Request.load(folder)
         output = engine.run(request, lambda share, text: emit(Event(job, "progress", share, text)), is_cancelled)
         results = tuple(save_picture(folder / f"result-{i}.png", p) for i, p in enumerate(output.pictures))
-        seconds = time.monotonic() - started
-        say(Event(job, "finished", 1.0, output.notice or FINISHED, "", results, output.text, seconds))
+        seconds = time.monotonic() - began
+        conclude(Event(job, "finished", 1.0, output.notice or FINISHED, "", results, output.text, seconds))
     except Cancelled:
-        say(Event(job, "cancelled", message="Cancelled"))
+        conclude(Event(job, "cancelled", message="Cancelled"))
     except DiffusionError as error:
         fail(error.sentence, error.remedy)
     except MemoryError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from pathlib import Path
 
 from ..engine import Engine
+from ..errors import ModelError
 from ..events import Event
 from ..job import run_job
-from ..models.load import Options
+from ..models.load import Options, choose_device
 from ..queue import JobQueue
 from .memory import free_models
 from .protocol import IDLE
@@ -33,6 +35,7 @@ class EmbeddedBackend(QueuedBackend):
         self._said: queue.Queue[Event] = queue.Queue()
         self._stopped: set[str] = set()
         self._closing = False
+        self._device = ""  # known once a job has loaded torch
         self._thread: threading.Thread | None = None
 
     def poll(self) -> list[Event]:
@@ -52,9 +55,7 @@ class EmbeddedBackend(QueuedBackend):
         return False
 
     def device(self) -> str:
-        from ..models.load import choose_device
-
-        return choose_device(self._engine.models.options.device)
+        return self._device
 
     def state(self) -> str:
         return "Working in Blender's process" if self._current else "Ready in Blender's process"
@@ -108,6 +109,8 @@ class EmbeddedBackend(QueuedBackend):
             run_job(self._engine, folder, self._said.put, is_cancelled)
         except _Closing:
             return
+        with contextlib.suppress(ModelError):  # a device that isn't there, as the job itself has told
+            self._device = choose_device(self._engine.models.options.device)
 
 
 SEE_CONSOLE = "The console says more; generate again to go on."

@@ -31,15 +31,19 @@ def free_models(engine: Engine) -> None:
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    for device in ("cuda", "xpu", "mps"):
-        if getattr(torch, device).is_available():
-            getattr(torch, device).empty_cache()
+    for backend, here in (
+        (torch.cuda, torch.cuda.is_available),
+        (torch.xpu, torch.xpu.is_available),
+        (torch.mps, torch.backends.mps.is_available),
+    ):
+        if here():
+            backend.empty_cache()
 
 
 def held_memory(device: str) -> int:
     """Return the bytes that this process holds of the device's memory, of the system's on a processor; 0 if unknown."""
     if device.startswith("cuda"):
-        return int(sys.modules["torch"].cuda.memory_reserved())
+        return int(sys.modules["torch"].cuda.memory_reserved(device))
     statistics = Path("/proc/self/statm")
     if not statistics.exists():
         return 0
