@@ -32,7 +32,7 @@ class Size:
 
 # CPU was measured, see docs/install.md; the others are the sums of the sizes that their makers state, rounded up.
 SIZES = {
-    "cpu": Size(0.4, 1.6, measured=True),
+    "cpu": Size(0.4, 1.5, measured=True),
     "cuda": Size(3.2, 7.5),
     "rocm": Size(5.0, 18.0),
     "xpu": Size(2.2, 7.0),
