@@ -15,21 +15,19 @@ from ..backend.engine import with_seeds
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
 from ..backend.request import Request, whole_side
-from ..backend.settings import OPERATIONS, Img2Img, Inpaint, Script, make_settings
+from ..backend.settings import SCRIPTS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
 from .jobs import Job
-from .operators.generate import generate_request, inpaint_request
+from .operators.generate import generate_request, inpaint_request, scene_settings
 from .preferences import BACKENDS, preferences
 from .presets import apply_preset
-from .properties import SHADINGS, SOURCES, read_settings
-from .scene.capture import picture_size
+from .properties import SHADINGS, SOURCES
 from .scene.state import changed
 
 COMMAND = "viewport_diffusion"
 FAILED = 2
 RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?(?::(\d+))?")
 MOST_FRAMES = 100_000
-SCRIPTED = {name: cls for name, cls in OPERATIONS.items() if issubclass(cls, Script)}
 
 
 def main(arguments: list[str]) -> int:
@@ -58,7 +56,7 @@ def render(parsed: argparse.Namespace) -> int:
     frames = parse_frames(parsed.frames) if parsed.frames else [scene.frame_current]
     output = output_folder(parsed.output)
     _set_up(scene, parsed)
-    settings = read_settings(scene, cls, masked=parsed.inpaint, **{**_given(parsed, cls), **_size(scene, parsed)})
+    settings = scene_settings(scene, cls, masked=parsed.inpaint, **_given(parsed, cls))
     settings = with_seeds(Request(settings, {})).settings  # one seed for all: frames belong together
     fresh = changed(scene.viewport_diffusion.capture, inpaint_result=False)  # a result is of one frame alone
     with changed(scene, frame_current=scene.frame_current), fresh:
@@ -81,17 +79,22 @@ def render(parsed: argparse.Namespace) -> int:
 
 
 def _settings_class(parsed: argparse.Namespace) -> type[Img2Img]:
-    return SCRIPTED[parsed.script] if parsed.script else Inpaint if parsed.inpaint else Img2Img
+    if not parsed.script:
+        return Inpaint if parsed.inpaint else Img2Img
+    if parsed.inpaint and not issubclass(SCRIPTS[parsed.script], Script):
+        raise InvalidRequest(f"{SCRIPTS[parsed.script].label} repaints whole pictures.", "Leave --inpaint out.")
+    return SCRIPTS[parsed.script]
 
 
 def _given(parsed: argparse.Namespace, cls: type[Img2Img]) -> dict[str, object]:
-    """Return the settings given as flags; raises InvalidRequest for one that what is made doesn't have."""
-    for other in (Inpaint, *SCRIPTED.values()):
+    """Return the settings given as flags, sides made whole; raises InvalidRequest for one of another class."""
+    for other in (Inpaint, *SCRIPTS.values()):
         foreign = given_settings(parsed, other).keys() - {item.name for item in dataclasses.fields(cls)}
         if foreign:
             flag = "--" + min(foreign).replace("_", "-")
             raise InvalidRequest(f"{cls.label} has no {flag}.", f"It belongs to {other.label}.")
-    return given_settings(parsed, cls)
+    given = given_settings(parsed, cls)
+    return {name: whole_side(value) if name in ("width", "height") else value for name, value in given.items()}
 
 
 def _wait(job: Job, label: str) -> None:
@@ -136,8 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
     frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
     frames.add_argument("--inpaint", action="store_true", help="repaint only what the scene's mask settings say")
-    frames.add_argument("--script", choices=SCRIPTED, help="what to do with each frame instead of one picture")
-    add_setting_flags(frames, Img2Img, Inpaint, *SCRIPTED.values())
+    frames.add_argument("--script", choices=SCRIPTS, help="what to do with each frame instead of one picture")
+    add_setting_flags(frames, Img2Img, Inpaint, *SCRIPTS.values())
     return parser
 
 
@@ -159,18 +162,6 @@ def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
         settings.source = "CAMERA"
     if parsed.shading:
         settings.shading = parsed.shading.upper()
-
-
-def _size(scene: bpy.types.Scene, parsed: argparse.Namespace) -> dict[str, object]:
-    width, height = picture_size(scene)
-    settings = scene.viewport_diffusion
-    scale = settings.img2img.resize_by if settings.capture.size == "SCALE" else 0.0
-    given = given_settings(parsed, Img2Img)
-    return {
-        "width": whole_side(given.get("width", width)),
-        "height": whole_side(given.get("height", height)),
-        "resize_by": given.get("resize_by", scale),
-    }
 
 
 _commands: list[object] = []

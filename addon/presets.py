@@ -11,6 +11,7 @@ from bl_ui.utils import PresetPanel
 
 from ..backend.errors import InvalidRequest
 from ..backend.settings import Diffusion, Img2Img, Inpaint, Outpaint
+from .properties import own_fields
 
 SUBFOLDER = "viewport_diffusion"
 BUNDLED = Path(__file__).resolve().parents[1] / "presets"
@@ -42,8 +43,7 @@ class VIEWPORT_DIFFUSION_OT_preset_add(AddPresetBase, bpy.types.Operator):
         values = [f"settings.diffusion.{name}" for name in shared if name not in PERSONAL]
         own = {"img2img": Img2Img, "inpaint": Inpaint, "outpaint": Outpaint}  # scripts are chosen, not kept
         for group, cls in own.items():
-            names = [item.name for item in dataclasses.fields(cls) if item.name not in shared]
-            values += [f"settings.{group}.{name}" for name in names]
+            values += [f"settings.{group}.{item.name}" for item in own_fields(cls)]
         return values
 
     def remove(self, context: bpy.types.Context, filepath: str) -> None:

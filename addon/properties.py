@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from ..backend.settings import OPERATIONS, AnySettings, Diffusion, Inpaint, Script, Settings, make_settings
+from ..backend.settings import OPERATIONS, SCRIPTS, AnySettings, Diffusion, Settings, make_settings
 from . import compat
 
 LARGEST_INTEGER = 2**31 - 1  # Blender's integers are 32 bits wide
@@ -38,13 +38,9 @@ MASK_SOURCES = (
     ("ALPHA", "Transparency", "The transparent parts of the source image"),
     ("SKETCH", "Sketch", "What was painted over"),
 )
-SCRIPTS = (
+SCRIPT_ITEMS = (
     ("NONE", "No Script", "One picture, or the batch that is set"),
-    *(
-        (name, cls.label, (cls.__doc__ or "").splitlines()[0].rstrip("."))
-        for name, cls in OPERATIONS.items()
-        if issubclass(cls, Script)
-    ),
+    *((name, cls.label, (cls.__doc__ or "").splitlines()[0].rstrip(".")) for name, cls in SCRIPTS.items()),
 )
 
 
@@ -77,12 +73,9 @@ def blender_property(item: dataclasses.Field[Any]) -> Any:
 
 
 def own_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
-    """Return the settings that an operation has to itself: the others are shared by all, or taken from Inpaint.
-
-    One that it declares anew, with another meaning, is its own.
-    """
-    shared = Inpaint if issubclass(cls, Script) else Diffusion
-    borrowed = {id(item) for item in dataclasses.fields(shared)} if issubclass(cls, shared) else set()
+    """Return the settings that an operation has to itself; those that it takes over as they are stay where they are."""
+    above = [base for base in cls.__mro__[1:] if base in (Diffusion, *OPERATIONS.values())]
+    borrowed = {id(item) for base in above for item in dataclasses.fields(base)}
     return [item for item in dataclasses.fields(cls) if id(item) not in borrowed]
 
 
@@ -111,6 +104,14 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
         name="Transparent Background", description="Leave the world out of the capture and keep its place transparent"
     )
     size: bpy.props.EnumProperty(name="Size", description="Where the picture's size comes from", items=SIZES)
+    scale: bpy.props.FloatProperty(
+        name="Resize By",
+        description="How many times larger than its source the picture becomes",
+        default=1.0,
+        min=0.05,
+        max=4.0,
+        step=5,
+    )
     mask_source: bpy.props.EnumProperty(name="Mask", description="What is repainted", items=MASK_SOURCES)
     mask_object: bpy.props.PointerProperty(
         name="Object", description="The object whose place is repainted", type=bpy.types.Object
@@ -160,11 +161,10 @@ class VIEWPORT_DIFFUSION_PG_settings(OperationGroups, bpy.types.PropertyGroup):
 
     diffusion: bpy.props.PointerProperty(type=DIFFUSION)
     capture: bpy.props.PointerProperty(type=VIEWPORT_DIFFUSION_PG_capture)
-    script: bpy.props.EnumProperty(name="Script", description="What Generate makes of the settings", items=SCRIPTS)
+    script: bpy.props.EnumProperty(name="Script", description="What Generate makes of the settings", items=SCRIPT_ITEMS)
     result: bpy.props.PointerProperty(
         name="Result", description="The last result, and the input of Outpaint and Upscale", type=bpy.types.Image
     )
-    last_seed: bpy.props.IntProperty(name="Last Seed", default=-1, options={"HIDDEN"})
 
 
 def read_settings(
@@ -175,7 +175,8 @@ def read_settings(
     masked: whether what a script shares with img2img and inpaint is set in Inpaint's part of the panel.
     """
     groups = scene.viewport_diffusion
-    places = [getattr(groups, cls.operation), groups.inpaint if masked else groups.img2img, groups.inpaint]
+    shared = (groups.inpaint, groups.img2img) if masked else (groups.img2img, groups.inpaint)
+    places = [getattr(groups, cls.operation), *shared]
     values = {}
     for item in dataclasses.fields(cls):
         group = next((place for place in places if item.name in place.bl_rna.properties), groups.diffusion)

@@ -13,10 +13,10 @@ from .disk import copy_whole, output_folder
 from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
-from .imaging.metadata import read_infotext
+from .imaging.metadata import infotext_if_any
 from .models.load import PRECISIONS, Options
 from .request import Array, Request, whole_side
-from .settings import OPERATIONS, make_settings
+from .settings import OPERATIONS, Img2Img, Outpaint, make_settings
 
 BAD_INPUT = 2
 IMAGES = {
@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
     """Run one operation on files and print one line of JSON for each picture."""
     images = _images(parsed)
     settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
-    request = Request(settings, images, read_infotext(parsed.init))
+    request = Request(settings, images, infotext_if_any(parsed.init))
     output = output_folder(parsed.output)
     from .engine import Engine
     from .job import create_job, run_job
@@ -106,7 +106,8 @@ def _settings(parsed: argparse.Namespace, init: Array) -> dict[str, object]:
     """Return the settings given as flags, and the picture's own size where no size is given."""
     cls = OPERATIONS[parsed.operation]
     height, width = init.shape[:2]
-    own = {"width": whole_side(width), "height": whole_side(height)} if hasattr(cls, "width") else {}
+    takes_it = issubclass(cls, (Img2Img, Outpaint))  # for the others width and height are something else
+    own = {"width": whole_side(width), "height": whole_side(height)} if takes_it else {}
     return {**own, **given_settings(parsed, cls)}
 
 

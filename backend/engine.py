@@ -42,4 +42,6 @@ def with_seeds(request: Request) -> Request:
     """Return the request with random seeds in place of -1, so that it can be replayed."""
     names = [name for name in SEEDS if getattr(request.settings, name, 0) == RANDOM_SEED]
     values: dict[str, Any] = {name: random.randrange(RANDOM_SEEDS) for name in names}
+    if getattr(request.settings, "keep_random_seeds", False):
+        values["keep_random_seeds"] = "seed" in names  # a seed that is set is everybody's
     return dataclasses.replace(request, settings=dataclasses.replace(request.settings, **values))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bpy
 
+from ...backend.errors import InvalidRequest
 from ...backend.request import Array, Request
-from ...backend.settings import OPERATIONS, Img2Img, Inpaint, PromptLines
+from ...backend.settings import SCRIPTS, Img2Img, Inpaint, PromptLines, Script
 from .. import jobs
 from ..properties import read_settings
 from ..scene.capture import capture, current_view, picture_size
@@ -61,17 +62,22 @@ def inpaint_request(context: bpy.types.Context, settings: Inpaint) -> tuple[Requ
 
 def scripted(context: bpy.types.Context, cls: type[Img2Img]) -> Img2Img:
     """Return the settings of Generate or Inpaint, or those of the script that runs over them."""
-    properties = context.scene.viewport_diffusion
-    width, height = picture_size(context.scene)
-    changes: dict[str, object] = {"width": width, "height": height}
-    if properties.capture.size != "SCALE":
-        changes["resize_by"] = 0.0
-    if properties.script == "NONE":
-        return read_settings(context.scene, cls, **changes)
-    script = OPERATIONS[properties.script]
-    if script is PromptLines and properties.capture.prompt_text is not None:
-        changes["lines"] = properties.capture.prompt_text.as_string()
-    return read_settings(context.scene, script, masked=cls is Inpaint, **changes)
+    script = context.scene.viewport_diffusion.script
+    if script == "NONE":
+        return scene_settings(context.scene, cls)
+    if cls is Inpaint and not issubclass(SCRIPTS[script], Script):
+        raise InvalidRequest(f"{SCRIPTS[script].label} repaints whole pictures.", "Use Generate, or choose no script.")
+    return scene_settings(context.scene, SCRIPTS[script], masked=cls is Inpaint)
+
+
+def scene_settings(scene: bpy.types.Scene, cls: type[Img2Img], *, masked: bool = False, **changes: object) -> Img2Img:
+    """Return the settings of a capture's operation at the size that the scene names, some of them changed."""
+    capture = scene.viewport_diffusion.capture
+    width, height = picture_size(scene)
+    values = {"width": width, "height": height, "resize_by": capture.scale if capture.size == "SCALE" else 0.0}
+    if cls is PromptLines and capture.prompt_text is not None:
+        values["lines"] = capture.prompt_text.as_string()
+    return read_settings(scene, cls, masked=masked, **{**values, **changes})
 
 
 def last_result(properties: bpy.types.PropertyGroup, mark: str) -> Array | None:

@@ -12,13 +12,14 @@ from .. import jobs
 from ..properties import read_settings
 from ..scene.capture import capture, picture_size
 from ..scene.images import read_image
+from ..scene.results import VIEW_MARK, source_mark
 from .picture import PictureOperator
 
 DIALOG_WIDTH = 420  # pixels, enough for the longest of the known hub names with its size
 
 
 class VIEWPORT_DIFFUSION_OT_interrogate(PictureOperator, bpy.types.Operator):
-    """Read the result, or without one the source, and write what it shows into the prompt"""
+    """Read the source, or the result where it shows the same view, and write what is there into the prompt"""
 
     bl_idname = "viewport_diffusion.interrogate"
     bl_label = "Interrogate"
@@ -43,9 +44,12 @@ class VIEWPORT_DIFFUSION_OT_interrogate(PictureOperator, bpy.types.Operator):
         return {"CANCELLED"}  # nothing has changed yet: no step to undo
 
     def request(self, context: bpy.types.Context) -> tuple[Request, str]:
-        """Return the interrogate request over the scene's result, or a capture of its source where it has none."""
-        result = context.scene.viewport_diffusion.result
-        init = read_image(result) if result is not None else capture(context, *picture_size(context.scene))
+        """Return the interrogate request over the source, or over the result where that shows the source's view."""
+        scene = context.scene
+        size = picture_size(scene)
+        result, mark = scene.viewport_diffusion.result, source_mark(context, *size)
+        shown = result is not None and mark and result.get(VIEW_MARK) == mark
+        init = read_image(result) if shown else capture(context, *size)
         return Request(read_settings(context.scene, Interrogate), {"init": init}), ""
 
     @staticmethod

@@ -10,7 +10,7 @@ import bpy
 from bpy_extras.io_utils import ImportHelper
 
 from ...backend.errors import DiffusionError, InvalidRequest
-from ...backend.imaging.metadata import read_infotext
+from ...backend.imaging.metadata import infotext_if_any, read_infotext
 from ...backend.operations.parameters import ParsedParameters, settings_from_text
 from ...backend.request import whole_side
 from ...backend.settings import OPERATIONS, Img2Img, Outpaint, Script, Upscale
@@ -35,8 +35,8 @@ def infotext_of(image: bpy.types.Image) -> str:
     if INFOTEXT in image:
         return str(image[INFOTEXT])
     if image.packed_file is not None:
-        return read_infotext(bytes(image.packed_file.data))
-    return read_infotext(Path(bpy.path.abspath(image.filepath))) if image.filepath else ""
+        return infotext_if_any(bytes(image.packed_file.data))
+    return infotext_if_any(Path(bpy.path.abspath(image.filepath))) if image.filepath else ""
 
 
 def apply_parameters(scene: bpy.types.Scene, parsed: ParsedParameters) -> list[str]:
@@ -209,11 +209,11 @@ def send_image(scene: bpy.types.Scene, image: bpy.types.Image, target: str) -> l
     if target == "UPSCALE":
         properties.result = image
         return []
+    text = infotext_of(image)
     properties.capture.source, properties.capture.image = "IMAGE", image
     if target == "IMG2IMG":
         properties.capture.size = "OWN"
         properties.diffusion.width, properties.diffusion.height = whole_side(width), whole_side(height)
-    text = infotext_of(image)
     if not text:
         return []
     parsed = settings_from_text(text)

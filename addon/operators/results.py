@@ -8,8 +8,9 @@ import bpy
 from bpy_extras.io_utils import ExportHelper
 
 from ...backend.errors import DiffusionError
+from ..properties import LARGEST_INTEGER
 from ..scene.images import save_image
-from ..scene.results import add_plane, set_camera_background
+from ..scene.results import add_plane, seed_of, set_camera_background
 from .picture import NeedsResult
 
 
@@ -80,25 +81,22 @@ class VIEWPORT_DIFFUSION_OT_save_result(NeedsResult, ExportHelper, bpy.types.Ope
         return {"FINISHED"}
 
 
-class VIEWPORT_DIFFUSION_OT_reuse_seed(bpy.types.Operator):
-    """Use the seed of the last result again"""
+class VIEWPORT_DIFFUSION_OT_reuse_seed(NeedsResult, bpy.types.Operator):
+    """Use the seed of the result again"""
 
     bl_idname = "viewport_diffusion.reuse_seed"
     bl_label = "Reuse Seed"
     bl_options = {"REGISTER", "UNDO"}
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Only once a picture was made."""
-        if context.scene.viewport_diffusion.last_seed < 0:
-            cls.poll_message_set("No picture was made in this scene yet")
-            return False
-        return True
-
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Copy the last seed."""
+        """Copy the seed out of the result's parameters."""
         settings = context.scene.viewport_diffusion
-        settings.diffusion.seed = settings.last_seed
+        seed = seed_of(settings.result)
+        if seed is None or seed > LARGEST_INTEGER:
+            why = f"{seed} is more than the {LARGEST_INTEGER} that Blender can hold" if seed else "it has none"
+            self.report({"ERROR"}, f"The seed of {settings.result.name} can't be used: {why}")
+            return {"CANCELLED"}
+        settings.diffusion.seed = seed
         return {"FINISHED"}
 
 

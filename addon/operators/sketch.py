@@ -51,7 +51,7 @@ def ground(context: bpy.types.Context) -> tuple[Array, str]:
     width, height = picture_size(context.scene)
     mark = source_mark(context, width, height)
     pixels = last_result(properties, mark) if mark else None
-    if pixels is None and properties.capture.source == "SKETCH":
+    if pixels is None and properties.capture.source == "SKETCH" and properties.capture.sketch is not None:
         pixels = sketch_pair(context.scene)[1]
     if pixels is None:
         pixels = capture(context, width, height)

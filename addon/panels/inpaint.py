@@ -45,6 +45,7 @@ class VIEWPORT_DIFFUSION_PT_inpaint(ClosedPanel, bpy.types.Panel):
         layout.prop(inpaint, "inpaint_area")
         if inpaint.inpaint_area == "only_masked":
             layout.prop(inpaint, "only_masked_padding")
+        layout.prop(inpaint, "conditioning_mask_strength", text="Mask Seen by Model")
 
 
 class VIEWPORT_DIFFUSION_PT_soft_inpainting(ClosedPanel, bpy.types.Panel):
@@ -58,14 +59,13 @@ class VIEWPORT_DIFFUSION_PT_soft_inpainting(ClosedPanel, bpy.types.Panel):
         self.layout.prop(context.scene.viewport_diffusion.inpaint, "soft_inpainting", text="")
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Lay out what it is made of, and what inpainting models see."""
+        """Lay out what it is made of."""
         layout = in_columns(self.layout)
         inpaint = context.scene.viewport_diffusion.inpaint
         column = layout.column()
         column.active = inpaint.soft_inpainting
         for name in SOFTNESS:
             column.prop(inpaint, name)
-        layout.prop(inpaint, "conditioning_mask_strength")
 
 
 class VIEWPORT_DIFFUSION_PT_outpaint(ClosedPanel, bpy.types.Panel):

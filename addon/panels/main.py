@@ -83,7 +83,7 @@ class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
             row.prop(settings.diffusion, "width")
             row.prop(settings.diffusion, "height")
         elif capture.size == "SCALE":
-            layout.prop(settings.img2img, "resize_by")
+            layout.prop(capture, "scale")
         layout.label(text=size_line(context), icon="FULLSCREEN_ENTER")
 
 

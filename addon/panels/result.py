@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ...backend.settings.upscale import NO_UPSCALER, OWN_UPSCALER
+from ..scene.results import seed_of
 from .base import ClosedPanel, DiffusionPanel, draw_job, in_columns
 
 PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
@@ -27,7 +28,8 @@ class VIEWPORT_DIFFUSION_PT_result(DiffusionPanel, bpy.types.Panel):
         row = layout.split(factor=0.42)
         row.template_icon(image.preview_ensure().icon_id, scale=PREVIEW)
         column = row.column(align=True)
-        column.label(text=f"{image.size[0]}×{image.size[1]}, seed {settings.last_seed}")
+        seed = seed_of(image)
+        column.label(text=f"{image.size[0]}×{image.size[1]}" + (f", seed {seed}" if seed is not None else ""))
         column.operator("viewport_diffusion.result_to_plane", icon="MESH_PLANE")
         column.operator("viewport_diffusion.result_to_background", text="To Camera", icon="CAMERA_DATA")
         column.operator("viewport_diffusion.save_result", text="Save As", icon="FILE_TICK")
@@ -82,6 +84,9 @@ class VIEWPORT_DIFFUSION_PT_sd_upscale(ClosedPanel, bpy.types.Panel):
         column.prop(settings, "overlap")
         if settings.method == "tiles":
             layout.prop(settings, "batch_size")
+        layout.prop(settings, "keep_alpha")
+        if not settings.keep_alpha:
+            layout.prop(settings, "background_colour")
 
 
 def draw_upscaler(layout: bpy.types.UILayout, group: bpy.types.PropertyGroup, name: str) -> None:

@@ -43,6 +43,10 @@ def size_line(context: bpy.types.Context) -> str:
     """Return in one line how large the picture becomes and how many steps run."""
     settings = context.scene.viewport_diffusion
     width, height = picture_size(context.scene)
+    if settings.capture.size == "SCALE":
+        source = {"IMAGE": settings.capture.image, "SKETCH": settings.capture.sketch}.get(settings.capture.source)
+        width, height = source.size if source is not None else (width, height)
+        width, height = int(width * settings.capture.scale), int(height * settings.capture.scale)
     strength = settings.img2img.denoising_strength
     if strength == 0:
         return f"{width}×{height}, no steps: the capture itself"

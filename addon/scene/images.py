@@ -9,6 +9,7 @@ import numpy as np
 
 from ...backend.errors import InvalidRequest
 from ...backend.events import Result
+from ...backend.imaging.metadata import PNG_SIGNATURE
 from ...backend.request import Array
 
 INFOTEXT = "parameters"  # the custom property that keeps how a picture was made, named as in the web UI's PNGs
@@ -81,8 +82,9 @@ def make_preview(image: bpy.types.Image) -> None:
 
 
 def save_image(image: bpy.types.Image, path: Path) -> None:
-    """Write an image's packed PNG to a file, with its infotext."""
+    """Write an image's packed PNG to a file, with its infotext; encode it anew where it is none or was painted on."""
     packed = image.packed_file
-    if packed is None:
-        raise InvalidRequest(f"The image {image.name} is not packed.", "Save it from the image editor.")
+    if packed is None or image.is_dirty or bytes(packed.data[:8]) != PNG_SIGNATURE:
+        image.save(filepath=str(path))
+        return
     path.write_bytes(packed.data)

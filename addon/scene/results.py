@@ -6,10 +6,12 @@ import bpy
 import numpy as np
 
 from ...backend.events import Result
+from ...backend.imaging.infotext import parse
+from ...backend.operations.parameters import SCRIPT
 from ...backend.request import Array
 from .. import compat
 from .capture import View, current_view, view_source
-from .images import load_result, make_preview
+from .images import INFOTEXT, load_result, make_preview
 
 VIEW_MARK = "viewport_diffusion_view"  # custom property of a result: which view it shows
 PLANE_HEIGHT = 2.0  # metres
@@ -24,15 +26,24 @@ def apply_results(results: tuple[Result, ...], scene_id: int, view: str) -> list
     images = []
     for result in results:
         image = load_result(result, f"Diffusion {result.seed}" if result.seed >= 0 else "Diffusion")
-        image[VIEW_MARK] = view
+        image[VIEW_MARK] = view if shows_view(image, result, view) else ""
         images.append(image)
     scene = next((scene for scene in bpy.data.scenes if scene.session_uid == scene_id), None)
     if scene is not None and images:
         scene.viewport_diffusion.result = images[-1]
-        if results[-1].seed >= 0:
-            scene.viewport_diffusion.last_seed = min(results[-1].seed, 2**31 - 1)
         show_image(images[-1])
     return images
+
+
+def shows_view(image: bpy.types.Image, result: Result, view: str) -> bool:
+    """Whether a result is the view's picture, at any size, rather than a grid of several that a script made of it."""
+    return f"{SCRIPT}:" not in result.infotext or view.startswith(f"{image.size[0]}×{image.size[1]} ")
+
+
+def seed_of(image: bpy.types.Image) -> int | None:
+    """Return the seed that made an image, None where its parameters tell none."""
+    seed = parse(str(image.get(INFOTEXT, ""))).get("Seed", "")
+    return int(seed) if seed.isdecimal() else None
 
 
 def show_image(image: bpy.types.Image) -> None:

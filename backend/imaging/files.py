@@ -79,8 +79,9 @@ def next_counter(folder: Path) -> int:
 
 
 def numbered_path(folder: Path, seed: int, image_format: ImageFormat = "png") -> Path:
-    """The next free name in the web UI's form, such as 00012-1234567.png."""
-    return folder / f"{next_counter(folder):05d}-{seed}.{image_format}"
+    """The next free name in the web UI's form, such as 00012-1234567.png; without a seed where it is below 0."""
+    name = f"{next_counter(folder):05d}" + (f"-{seed}" if seed >= 0 else "")
+    return folder / f"{name}.{image_format}"
 
 
 def save_numbered(

@@ -72,7 +72,7 @@ PARSED_DEFAULTS = {
 SCHEDULES_IN_OLD_NAMES = ("Karras", "Exponential", "Polyexponential", "SGM Uniform")
 """Schedules that were once the last words of a sampler's name, as in "DPM++ 2M Karras"."""
 
-PAIR = re.compile(r'(?P<key>\w[\w /-]+):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
+PAIR = re.compile(r'(?P<key>\w[\w /-]{1,80}):\s*(?P<value>"(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
 PADDED_PAIR = re.compile(rf"\s*{PAIR.pattern}")
 SIZE = re.compile(r"(\d+)x(\d+)")
 WEIGHTS = re.compile(r"(?<!\\)[(\[]")
@@ -213,7 +213,7 @@ def from_novelai(comment: str, description: str = "") -> str | None:
     """The infotext of a picture by NovelAI from its "Comment" (JSON) and "Description"; None for other comments."""
     try:
         values = json.loads(comment)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "steps" not in values:
         return None

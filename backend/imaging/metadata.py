@@ -17,6 +17,7 @@ USER_COMMENT = 0x9286
 UNICODE_PREFIX = b"UNICODE\0"
 ASCII_PREFIX = b"ASCII\0\0\0"
 EXIF_PREFIX = b"Exif\0\0"
+GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
 LARGEST_TEXT = 4 * 2**20
@@ -63,7 +64,15 @@ def read_infotext(source: Path | str | bytes) -> str:
         return found["UserComment"]
     if found.get("Software") == "NovelAI":
         return infotext.from_novelai(found.get("Comment", ""), found.get("Description", "")) or ""
-    return found.get("Comment", "")
+    return found.get("Comment", "") if content.startswith(GIF_SIGNATURES) else ""  # elsewhere it is anybody's
+
+
+def infotext_if_any(source: Path | str | bytes) -> str:
+    """The infotext of an image, "" where it has none or is of a kind that can't hold it, or can't be read for it."""
+    try:
+        return read_infotext(source)
+    except InvalidRequest:
+        return ""
 
 
 def _fields(content: bytes) -> dict[str, str]:
@@ -74,7 +83,7 @@ def _fields(content: bytes) -> dict[str, str]:
         return _jpeg_fields(content)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return _webp_fields(content)
-    if content[:6] in (b"GIF87a", b"GIF89a"):
+    if content.startswith(GIF_SIGNATURES):
         return _gif_fields(content)
     if content[4:8] == b"ftyp":
         # AVIF and its kin keep EXIF in a box that only their index leads to; its header is found without.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -67,6 +68,36 @@ def directions(*, left: int = 0, right: int = 0, up: int = 0, down: int = 0) -> 
     return tuple((direction, pixels[direction]) for direction in DIRECTIONS if pixels[direction])
 
 
+def require_strips(
+    size: tuple[int, int],
+    wanted: Sequence[tuple[Direction, int]],
+    process_width: int,
+    process_height: int,
+    mask_blur: int,
+) -> None:
+    """Raise what `expand` would for any of the directions, one after the other, for a picture of (width, height)."""
+    width, height = size
+    for direction, pixels in wanted:
+        if direction in ("left", "right"):
+            _strip(width, pixels, process_width, mask_blur)
+            width += pixels
+        else:
+            _strip(height, pixels, process_height, mask_blur)
+            height += pixels
+
+
+def _strip(length: int, pixels: int, process: int, mask_blur: int) -> tuple[int, int]:
+    """The length of the canvas that a side grows to, and of the strip of it that is processed."""
+    canvas_length = padded_side(length + pixels)
+    strip = min(process, canvas_length)
+    if canvas_length - strip >= length - 2 * mask_blur:
+        raise InvalidRequest(
+            f"A strip of {strip} pixels shows nothing of the picture beside {pixels} new ones.",
+            "Outpaint fewer pixels, lower the mask blur, or raise the width and height.",
+        )
+    return canvas_length, strip
+
+
 def expand(
     picture: Picture,
     direction: Direction,
@@ -98,15 +129,10 @@ def expand(
     turned = picture if horizontal else picture.swapaxes(0, 1)
     turned = turned[:, ::-1] if before else turned
     across, length = turned.shape[:2]
-    canvas_length, canvas_across = padded_side(length + pixels), padded_side(across)
+    canvas_length, strip = _strip(length, pixels, process_width if horizontal else process_height, mask_blur)
+    canvas_across = padded_side(across)
     require_size(canvas_length, canvas_across, "canvas")
-    strip = min(process_width if horizontal else process_height, canvas_length)
     masks = [_keep_mask(canvas_across, canvas_length, length - inset) for inset in (mask_blur, 2 * mask_blur)]
-    if canvas_length - strip >= length - 2 * mask_blur:
-        raise InvalidRequest(
-            f"A strip of {strip} pixels shows nothing of the picture beside {pixels} new ones.",
-            "Outpaint fewer pixels, lower the mask blur, or raise the width and height.",
-        )
     # The picture's place on the canvas before noise: edges repeated across, black along the direction.
     canvas = np.zeros((canvas_across, canvas_length, 3), dtype=np.uint8)
     canvas[:, :length] = turned[np.minimum(np.arange(canvas_across), across - 1)]

@@ -61,7 +61,7 @@ def _repaint(picture: Array, canvas: Array, settings: Alternative, run: Run) -> 
     with model.seamless(settings.seamless_x, settings.seamless_y):
         run.say("Reading the picture")
         latents = model.encode(small)
-        with model.seeing(small, everything, torch.ones_like(latents[:, :1]), settings.conditioning_mask_strength):
+        with model.seeing(small, everything, torch.ones_like(latents[:, :1])):
             with run.part(0, 2, "Finding the noise"):
                 found = find_noise(model, latents, settings, plan, run)
             for batch in range(settings.batch_count):

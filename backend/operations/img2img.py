@@ -11,6 +11,7 @@ from ..imaging.pictures import flatten, size_of
 from ..imaging.resize import resize, scale_size
 from ..request import Array, Request
 from ..settings import Img2Img
+from .noise import single
 from .painting import Canvas, paint
 from .run import Output, Picture, Run
 
@@ -29,7 +30,7 @@ def repaint(settings: Img2Img, images: Mapping[str, Array], run: Run) -> list[Pi
     canvas = lay_out(source, settings)
     picture = flatten(canvas, settings.background_colour)
     if settings.denoising_strength == 0:
-        return [finish(picture, canvas, settings)]
+        return [unpainted(picture, canvas, settings)]
     unscaled = flatten(source, settings.background_colour) if settings.resize_mode == "latent" else None
     painted = paint(Canvas(picture, unscaled=unscaled), settings, run)
     return [finish(one.pixels, canvas, one.settings) for one in painted]
@@ -47,6 +48,11 @@ def lay_out(image_or_mask: Array, settings: Img2Img) -> Array:
     """Return a picture or mask at the size set, in the resize mode set."""
     mode = "just_resize" if settings.resize_mode == "latent" else settings.resize_mode
     return resize(image_or_mask, settings.width, settings.height, mode)
+
+
+def unpainted(pixels: Array, canvas: Array, settings: Img2Img) -> Picture:
+    """Return a picture that no model has touched: a whole batch of them would be the same."""
+    return finish(pixels, canvas, dataclasses.replace(settings, **single(settings, 0)))
 
 
 def finish(pixels: Array, canvas: Array, settings: Img2Img) -> Picture:

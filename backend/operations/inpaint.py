@@ -53,10 +53,10 @@ def repaint_masked(settings: Inpaint, images: Mapping[str, Array], run: Run) -> 
 def _whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run) -> list[Picture]:
     """Return repainted pictures at the size set."""
     canvas = img2img.lay_out(source, settings)
-    blurred = masks.blur(img2img.lay_out(mask, settings), *settings.blurs)
+    blurred = img2img.lay_out(masks.blur(mask, *settings.blurs), settings)
     picture = flatten(canvas, settings.background_colour)
     if settings.denoising_strength == 0:
-        return [img2img.finish(picture, canvas, settings)]
+        return [img2img.unpainted(picture, canvas, settings)]
     unscaled = flatten(source, settings.background_colour) if settings.resize_mode == "latent" else None
     overlay = masks.overlay_mask(blurred)
     painted = paint(Canvas(picture, blurred, settings.masked_content, unscaled=unscaled), settings, run)
@@ -74,7 +74,7 @@ def _only_masked(source: Array, mask: Mask, settings: Inpaint, run: Run) -> list
     """Return the source with its masked part processed at the size set and pasted back."""
     picture = flatten(source, settings.background_colour)
     if settings.denoising_strength == 0:
-        return [img2img.finish(picture, source, settings)]
+        return [img2img.unpainted(picture, source, settings)]
     blurred = masks.blur(mask, *settings.blurs)
     region = masked_region(blurred, settings.only_masked_padding, settings.width, settings.height)
     if region is None:

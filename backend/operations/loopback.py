@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..errors import InvalidRequest
 from ..imaging import masks
 from ..imaging.colour import correct_colours
 from ..imaging.composite import composite_only_masked, composite_whole_picture
@@ -43,7 +44,10 @@ def loopback(request: Request, run: Run) -> Output:
         return Output(last)
     if len(pictures) == 1:
         return Output(pictures)
-    grid = Picture(image_grid([picture.pixels for picture in pictures], 1), settings)
+    try:
+        grid = Picture(image_grid([picture.pixels for picture in pictures], 1), settings)
+    except InvalidRequest as error:  # too many pixels in all: no reason to lose the loops themselves
+        return Output(pictures, notice=f"The loops are given without a grid of them. {error.sentence}")
     return Output([grid, *pictures])
 
 

@@ -65,14 +65,14 @@ def _draw(seed: Seed, channels: int, height: int, width: int) -> torch.Tensor:
 
 
 def interpolate(share: float, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return noise (1×C×h×w) on the arc from the first to the second at that share (0–1), a channel row at a time.
+    """Return noise (1×C×h×w) on the arc from the first to the second at that share (0–1), column by column.
 
-    Spherical interpolation (Shoemake 1985) along the last axis but one, as the web UI does; linear between parallels.
+    Spherical interpolation (Shoemake 1985) along h, as the web UI does; linear between parallels.
     """
-    cosine = (first / first.norm(dim=1, keepdim=True) * second / second.norm(dim=1, keepdim=True)).sum(1)
+    cosine = (first / first.norm(dim=2, keepdim=True) * second / second.norm(dim=2, keepdim=True)).sum(2)
     if float(cosine.mean()) > NEARLY_PARALLEL:
         return first * (1 - share) + second * share
-    angle = torch.acos(cosine.clamp(-1, 1)).unsqueeze(1)
+    angle = torch.acos(cosine.clamp(-1, 1)).unsqueeze(2)
     return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
 
 

@@ -9,7 +9,7 @@ from ..errors import InvalidRequest
 from ..imaging import masks
 from ..imaging.composite import composite_whole_picture
 from ..imaging.outpaint import OutpaintCanvas, outpaint_geometry, poor_mans_canvas, scene_canvas
-from ..imaging.outpaint_mk2 import directions, expand
+from ..imaging.outpaint_mk2 import directions, expand, require_strips
 from ..imaging.pictures import flatten, size_of
 from ..imaging.tiles import combine, plan_tiles, split
 from ..request import Array, Request
@@ -44,6 +44,7 @@ def _mk2(picture: Array, _surroundings: Array | None, settings: Outpaint, run: R
     wanted = directions(
         left=settings.pixels_left, right=settings.pixels_right, up=settings.pixels_up, down=settings.pixels_down
     )
+    require_strips(size_of(picture), wanted, settings.width, settings.height, settings.mask_blur)
     for index, (direction, pixels) in enumerate(wanted):
         expansion = expand(
             picture,

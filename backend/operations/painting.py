@@ -16,7 +16,7 @@ from ..imaging.pictures import Mask, size_of
 from ..imaging.resize import resize
 from ..models.load import choose_device
 from ..models.model import Model
-from ..models.upscalers import upscale
+from ..models.upscalers import require_possible, upscale
 from ..request import Array
 from ..settings import Denoising, Inpaint
 from .noise import Seed, draw_noise, seed_of, single
@@ -60,40 +60,69 @@ class Painted(Generic[Chosen]):
 
 def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = None) -> list[Painted[Chosen]]:
     """Return the canvas repainted, batch count times batch size."""
-    plan = plan or plan_of(settings)
     model = run.model(settings.model)
     width, height = size_of(canvas.picture)
     size = plan_size(width, height, model.native, model.family.side_step)
+    if size != (width, height):
+        require_possible(size, (width, height), FAST_UPSCALER)  # known before a step is paid for
     run.say("Reading the picture")
     with model.seamless(settings.seamless_x, settings.seamless_y):
-        small, mask, latents = _read(canvas, size, model)
-        soft = settings if isinstance(settings, Inpaint) and settings.soft_inpainting else None
-        weights = _latent_weights(canvas, latents, rounded=soft is None)
-        kept = _unfilled(canvas, size, model) if soft and canvas.content != "original" else latents
+        begun = _begin(canvas, size, settings, model)
         strength = settings.conditioning_mask_strength if isinstance(settings, Inpaint) else 1.0
-        painted = []
-        with model.seeing(small, mask, weights.round(), strength):
+        painted: list[Painted[Chosen]] = []
+        with model.seeing(begun.picture, begun.mask, begun.weights.round(), strength):
             for batch in range(settings.batch_count):
+                indices = range(batch * settings.batch_size, (batch + 1) * settings.batch_size)
+                alone = [dataclasses.replace(settings, **single(settings, index)) for index in indices]
                 with run.part(batch, settings.batch_count, f"Batch {batch + 1} of {settings.batch_count}"):
-                    first = batch * settings.batch_size
-                    alone = [
-                        dataclasses.replace(settings, **single(settings, first + i)) for i in range(settings.batch_size)
-                    ]
-                    seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
-                    begun = start_masked(latents, weights, canvas.content, seeds)
-                    blend = keep_outside(begun, weights) if canvas.mask is not None else None
-                    if soft and canvas.mask is not None:
-                        blend = soft_blend(kept, weights, soft)
-                    found = sample(model, settings, plan, Start(begun, seeds, blend=blend), run.count)
-                    run.say("Painting the picture")
-                    for latent, chosen in zip(found, alone, strict=True):
-                        pixels = fit_result(model.decode(latent[None])[0], width, height, run)
-                        if settings.colour_correction:
-                            pixels = correct_colours(pixels, canvas.picture)
-                        overlay = None
-                        if soft and canvas.mask is not None:
-                            overlay = changed_mask(kept, latent[None], canvas.mask, soft)
-                        painted.append(Painted(pixels, chosen, overlay))
+                    painted += _paint_batch(canvas, begun, alone, plan or plan_of(settings), model, run)
+    return painted
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A canvas at the model's size: picture, filled where that is asked for, mask, latents, and which are repainted.
+
+    kept: the latents that soft inpainting mixes with, 1×C×h×w as the latents; weights: 1×1×h×w.
+    """
+
+    picture: Array
+    mask: Mask
+    latents: torch.Tensor
+    kept: torch.Tensor
+    weights: torch.Tensor
+    soft: Inpaint | None
+
+
+def _begin(canvas: Canvas, size: tuple[int, int], settings: Denoising, model: Model) -> _Begun:
+    small, mask, latents = _read(canvas, size, model)
+    masked = canvas.mask is not None
+    soft = settings if masked and isinstance(settings, Inpaint) and settings.soft_inpainting else None
+    weights = _latent_weights(canvas, latents, rounded=soft is None)
+    kept = _unfilled(canvas, size, model) if soft and canvas.content != "original" else latents
+    return _Begun(small, mask, latents, kept, weights, soft)
+
+
+def _paint_batch(
+    canvas: Canvas, begun: _Begun, alone: list[Chosen], plan: StepPlan, model: Model, run: Run
+) -> list[Painted[Chosen]]:
+    """Return a batch of pictures, one of each of the settings; they differ in their seeds alone."""
+    seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
+    latents = start_masked(begun.latents, begun.weights, canvas.content, seeds)
+    blend = None if canvas.mask is None else keep_outside(latents, begun.weights)
+    if begun.soft:
+        blend = soft_blend(begun.kept, begun.weights, begun.soft)
+    found = sample(model, alone[0], plan, Start(latents, seeds, blend=blend), run.count)
+    run.say("Painting the picture")
+    painted = []
+    for latent, chosen in zip(found, alone, strict=True):
+        pixels = fit_result(model.decode(latent[None])[0], *size_of(canvas.picture), run)
+        if chosen.colour_correction:
+            pixels = correct_colours(pixels, begun.picture)
+        overlay = None
+        if begun.soft and canvas.mask is not None:
+            overlay = changed_mask(begun.kept, latent[None], canvas.mask, begun.soft)
+        painted.append(Painted(pixels, chosen, overlay))
     return painted
 
 

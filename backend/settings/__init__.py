@@ -40,6 +40,11 @@ OPERATIONS: dict[str, type[Settings]] = {
     )
 }
 
+# What the panel offers to run over Generate and, but for the last, over Inpaint.
+SCRIPTS: dict[str, type[Img2Img]] = {
+    cls.operation: cls for cls in (Loopback, XYZPlot, PromptMatrix, PromptLines, Alternative)
+}
+
 __all__ = [
     "EMBEDDED",
     "INPAINT_AREAS",
@@ -47,6 +52,7 @@ __all__ = [
     "MAXIMUM_SIDE",
     "OPERATIONS",
     "RANDOM_SEED",
+    "SCRIPTS",
     "SIDE_STEP",
     "UPSCALER_NAMES",
     "Alternative",

@@ -202,6 +202,9 @@ class Inpaint(Img2Img):
     label: ClassVar[str] = "Inpaint"
     images: ClassVar[tuple[str, ...]] = ("init", "mask")
 
+    denoising_strength: float = denoising(
+        0.75, "How far the masked part may leave what is there: 0 keeps it, 1 all but ignores it"
+    )
     mask_blur: int = setting(4, "Mask Blur", "Softness of the mask's edge in pixels", minimum=0, maximum=64)
     mask_blur_y: int = setting(
         -1, "Mask Blur Y", "Softness of the mask's upper and lower edges; -1 takes Mask Blur", minimum=-1, maximum=64

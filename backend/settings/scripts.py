@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .declare import setting
-from .diffusion import Inpaint
+from .diffusion import Img2Img, Inpaint
 
 CURVES = {
     "linear": ("Linear", "The denoising strength changes evenly"),
@@ -127,12 +127,11 @@ class PromptLines(Script):
 
 
 @dataclass(frozen=True)
-class Alternative(Script):
+class Alternative(Img2Img):
     """The noise that would make the input is found first, then denoised under another prompt; the sampler is Euler."""
 
     operation: ClassVar[str] = "alternative"
     label: ClassVar[str] = "img2img Alternative"
-    optional_images: ClassVar[tuple[str, ...]] = ()
 
     original_prompt: str = setting("", "Original Prompt", "What the input shows")
     original_negative_prompt: str = setting("", "Original Negative Prompt", "What the input doesn't show")

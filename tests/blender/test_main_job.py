@@ -286,7 +286,7 @@ def test_seeds_are_reused_and_made_random_again(scene: bpy.types.Scene) -> None:
     scene.viewport_diffusion.diffusion.seed = -1
     scene.viewport_diffusion.img2img.denoising_strength = 0
     bpy.ops.viewport_diffusion.generate()
-    used = scene.viewport_diffusion.last_seed
+    used = part("addon.scene.results").seed_of(scene.viewport_diffusion.result)
     assert used >= 0
     bpy.ops.viewport_diffusion.reuse_seed()
     assert scene.viewport_diffusion.diffusion.seed == used
