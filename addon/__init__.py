@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from . import cli, jobs, panels, preferences, presets, properties
-from .operators import generate, install, interrogate, mannequin, outpaint, parameters, queue, results, sketch, upscale
+from .operators import (
+    generate,
+    install,
+    interrogate,
+    mannequin,
+    models,
+    outpaint,
+    parameters,
+    queue,
+    results,
+    sketch,
+    upscale,
+)
 
 # In the order of need: what a later one uses is registered before it.
 MODULES = (
@@ -21,6 +33,7 @@ MODULES = (
     parameters,
     mannequin,
     queue,
+    models,
     panels,
     cli,
 )

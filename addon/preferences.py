@@ -52,6 +52,11 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         description="The Python 3.11 or 3.12 that the environment is made from; empty looks for one",
         subtype="FILE_PATH",
     )
+    model_folders: bpy.props.StringProperty(
+        name="Model Folders",
+        description="Folders with models, several of them separated by a semicolon; that of another tool will do, such "
+        "as a web UI's or ComfyUI's",
+    )
     device: bpy.props.StringProperty(
         name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"
     )
@@ -76,6 +81,7 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         row.prop(self, "python", placeholder="The installed one")
         if self.backend == "subprocess" and not self.python.strip():
             draw_environment(layout, self)
+        layout.prop(self, "model_folders", placeholder="For the list of models")
         layout.prop(self, "device")
         layout.prop(self, "precision")
         layout.prop(self, "idle_seconds")

@@ -1,0 +1,249 @@
+"""The models of this machine and of the hub from Blender's side: one look at the disk, one fetching process, one timer.
+
+Drawing reads what is here and nothing else: no disk, no network.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import bpy
+
+from ..backend.errors import DiffusionError
+from ..backend.models.catalogue import Entry, find_models, split_folders
+from ..backend.models.hub import Fetching
+from .preferences import backend_python, engine_options, preferences
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.2  # seconds between two looks at what runs
+FIRST_LOOK = 2.0  # seconds after the start, when Blender has its window
+
+
+class _State:
+    """What lives from register() to unregister()."""
+
+    entries: tuple[Entry, ...] = ()
+    positions: dict[str, int]
+    found: list[list[Entry]]  # what a thread has found and the main thread hasn't taken in yet
+    looking: threading.Thread | None = None
+    refused: tuple[str, str] = ("", "")  # an entry that was chosen though it can't be used, and the model then
+    fetching: Fetching | None = None
+    asking: Fetching | None = None
+    on_size: Callable[[Fetching], None] | None = None
+    failure: str = ""
+
+
+_state = _State()
+_state.positions, _state.found = {}, []
+
+
+# --- What is on this machine ---
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return the models that the last look has found."""
+    return _state.entries
+
+
+def is_looking() -> bool:
+    """Whether the disk is being looked at."""
+    return _state.looking is not None
+
+
+def refresh() -> None:
+    """Look at the disk again, on a thread."""
+    if _state.looking is not None:
+        return
+    folders = [bpy.path.abspath(folder) for folder in split_folders(preferences().model_folders)]
+    _state.looking = threading.Thread(
+        target=lambda: _state.found.append(find_models(folders)), name="viewport-diffusion-models", daemon=True
+    )
+    _state.looking.start()
+    _start_timer()
+
+
+def position(model: str) -> int:
+    """Return the place in the list of what is chosen, -1 where it isn't there: a Model setting, or what was refused."""
+    name, then = _state.refused
+    return _state.positions.get(name if name and then == model else model, -1)
+
+
+def choose(place: int, settings: bpy.types.PropertyGroup) -> None:
+    """Set the model to the entry at that place; one that can't be used is only shown with its problem."""
+    if not 0 <= place < len(_state.entries):
+        return
+    entry = _state.entries[place]
+    if entry.problem:
+        _state.refused = entry.name, settings.model
+    else:
+        _state.refused = "", ""
+        settings.model = entry.name
+
+
+# --- The hub ---
+
+
+def fetching() -> Fetching | None:
+    """Return what is being fetched, if anything."""
+    return _state.fetching
+
+
+def asking() -> Fetching | None:
+    """Return what the hub is asked about or was asked about last, if anything."""
+    return _state.asking
+
+
+def failure() -> str:
+    """Return in a sentence why the last fetch failed, empty where it didn't."""
+    return _state.failure
+
+
+def ask(name: str, on_size: Callable[[Fetching], None] | None = None) -> None:
+    """Ask the hub how large a model is; on_size is called on the main thread once that is known.
+
+    Raises DiffusionError where the hub may not or can't be asked.
+    """
+    forget()
+    _state.asking = Fetching(name, engine_options(), only_size=True, python=_python())
+    _state.on_size = on_size
+    _start_timer()
+
+
+def fetch(name: str) -> None:
+    """Start to fetch a model of the hub; raises DiffusionError where that may not or can't be done."""
+    forget()
+    _state.fetching = Fetching(name, engine_options(), python=_python())
+    _start_timer()
+
+
+def cancel() -> None:
+    """End what is being fetched or asked, at once."""
+    for running in (_state.fetching, _state.asking):
+        if running is not None and not running.is_over:
+            running.close()
+    _state.fetching, _state.asking, _state.on_size = None, None, None
+
+
+def forget() -> None:
+    """Drop what was asked, and the last failure."""
+    if _state.asking is not None:
+        _state.asking.close()
+    _state.asking, _state.on_size, _state.failure = None, None, ""
+
+
+def _python() -> str:
+    return sys.executable if preferences().backend == "embedded" else backend_python()
+
+
+# --- The timer ---
+
+
+def drain() -> bool:
+    """Take in what the thread and the processes have found out, and return whether anything has changed."""
+    changed = False
+    thread = _state.looking
+    if thread is not None and not thread.is_alive():
+        _state.looking, changed = None, True
+        if _state.found:
+            _take_in(_state.found.pop())
+    if _state.asking is not None and not _state.asking.is_over:
+        changed |= _state.asking.poll()
+        if _state.asking.is_over:
+            _asked(_state.asking)
+    if _state.fetching is not None:
+        changed |= _state.fetching.poll()
+        if _state.fetching.is_over:
+            _fetched(_state.fetching)
+    return changed
+
+
+def wait() -> None:
+    """Block until nothing runs any more, for scripts and the command line."""
+    while _runs():
+        drain()
+        time.sleep(INTERVAL / 4)
+
+
+def _runs() -> bool:
+    asked = _state.asking is not None and not _state.asking.is_over
+    return asked or _state.fetching is not None or _state.looking is not None
+
+
+def _take_in(found: list[Entry]) -> None:
+    """Show what was found in the list."""
+    _state.entries = tuple(found)
+    _state.positions = {entry.name: place for place, entry in enumerate(found)}
+    items = bpy.context.window_manager.viewport_diffusion_models
+    items.clear()
+    for entry in found:
+        items.add().name = entry.title
+
+
+def _asked(asked: Fetching) -> None:
+    on_size, _state.on_size = _state.on_size, None
+    if asked.error is not None:
+        _state.failure, _state.asking = str(asked.error), None
+    elif on_size is not None:
+        on_size(asked)
+
+
+def _fetched(fetched: Fetching) -> None:
+    _state.fetching = None
+    if fetched.error is not None:
+        _state.failure = str(fetched.error)
+        log.warning("%s", fetched.error)
+    refresh()
+
+
+def _start_timer() -> None:
+    if not bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.register(_tick, first_interval=INTERVAL, persistent=True)
+
+
+def _tick() -> float | None:
+    if drain():
+        redraw()
+    return INTERVAL if _runs() else None
+
+
+def _look_first() -> None:
+    try:
+        refresh()
+    except DiffusionError as error:
+        log.warning("%s", error)
+
+
+def redraw() -> None:
+    """Have the sidebars drawn again."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                area.tag_redraw()
+
+
+def shut_down() -> None:
+    """End what runs."""
+    cancel()
+
+
+def register() -> None:
+    """Look at the disk soon, and make sure that no fetching process outlives Blender."""
+    atexit.register(shut_down)
+    if not bpy.app.background:
+        bpy.app.timers.register(_look_first, first_interval=FIRST_LOOK)
+
+
+def unregister() -> None:
+    """Stop the timers and what runs."""
+    for timer in (_tick, _look_first):
+        if bpy.app.timers.is_registered(timer):
+            bpy.app.timers.unregister(timer)
+    shut_down()
+    _state.entries, _state.positions, _state.failure = (), {}, ""
+    atexit.unregister(shut_down)

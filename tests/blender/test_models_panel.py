@@ -1,0 +1,162 @@
+"""The list of models in real Blender: found, chosen, refused with a reason, and fetched from a hub on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+import pytest
+
+from tests.backend.fake_hub import FakeHub, serve
+from tests.backend.test_catalogue import SD1, save
+from tests.backend.tiny import folder as tiny_folder
+from tests.blender.test_main_job import part
+from tools.extension import EXTENSION
+
+PATIENCE = 60.0  # seconds; only a hang takes this long
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of models with one that can be used and one that can't, and an empty hub cache."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    save(tmp_path / "models" / "Good One.safetensors", SD1)
+    (tmp_path / "models" / "words.safetensors").write_text("no model")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def found(scene: bpy.types.Scene, folder: Path) -> Iterator[list[Any]]:
+    """The entries after a look at that folder."""
+    preferences = bpy.context.preferences.addons[EXTENSION].preferences
+    preferences.model_folders = f"{folder};{folder / 'none'}"
+    assert bpy.ops.viewport_diffusion.refresh_models() == {"FINISHED"}
+    yield list(part("addon.catalogue").entries())
+    preferences.model_folders = ""
+
+
+@pytest.fixture
+def online() -> Iterator[None]:
+    """Online access, as the artist allows it."""
+    system = bpy.context.preferences.system
+    before = system.use_online_access
+    system.use_online_access = True
+    yield
+    system.use_online_access = before
+
+
+@pytest.fixture
+def hub(folder: Path, online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that has a tiny model as owner/tiny."""
+    model = Path(tiny_folder("sd1", folder.parent))
+    with serve({"owner/tiny": model}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
+    part("addon.catalogue").shut_down()
+    part("addon.catalogue").forget()
+
+
+def place_of(title: str) -> int:
+    """Return where the list has a model."""
+    return next(i for i, item in enumerate(bpy.context.window_manager.viewport_diffusion_models) if item.name == title)
+
+
+def wait_until(is_so: Any) -> None:
+    """Let the timer's work be done until something is so."""
+    until = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < until
+        part("addon.catalogue").drain()
+        time.sleep(0.01)
+
+
+def test_the_list_has_what_the_catalogue_found(found: list[Any]) -> None:
+    titles = [item.name for item in bpy.context.window_manager.viewport_diffusion_models]
+    assert titles == [entry.title for entry in found] == ["Embedded", "Good One", "none", "words"]
+    assert [bool(entry.problem) for entry in found] == [False, False, True, True]
+
+
+def test_choosing_sets_the_model_and_the_list_follows_the_setting(found: list[Any], folder: Path) -> None:
+    manager, diffusion = bpy.context.window_manager, bpy.context.scene.viewport_diffusion.diffusion
+    assert manager.viewport_diffusion_model == place_of("Embedded")
+    manager.viewport_diffusion_model = place_of("Good One")
+    assert diffusion.model == str(folder / "Good One.safetensors")
+    diffusion.model = "embedded"
+    assert manager.viewport_diffusion_model == place_of("Embedded")
+    diffusion.model = "owner/elsewhere"
+    assert manager.viewport_diffusion_model == -1
+
+
+def test_what_cant_be_used_is_shown_but_not_chosen(found: list[Any]) -> None:
+    manager, diffusion = bpy.context.window_manager, bpy.context.scene.viewport_diffusion.diffusion
+    manager.viewport_diffusion_model = place_of("words")
+    assert diffusion.model == "embedded" and manager.viewport_diffusion_model == place_of("words")
+    diffusion.model = "owner/elsewhere"
+    assert manager.viewport_diffusion_model == -1
+    manager.viewport_diffusion_model = 1000
+    assert diffusion.model == "owner/elsewhere"
+
+
+def test_the_list_stays_as_it_was_found_until_the_next_look(found: list[Any], folder: Path) -> None:
+    panels = part("addon.panels.models")
+    shutil.rmtree(folder)
+    assert [entry.title for entry in part("addon.catalogue").entries()] == [entry.title for entry in found]
+    assert panels.short("Stable Diffusion XL inpainting") == "SD XL inpainting"
+    assert panels.short("unknown until loaded") == ""
+    assert (panels.size_text(30_356_335), panels.size_text(4_265_380_512)) == ("30 MB", "4.3 GB")
+
+
+def test_fetching_is_off_without_online_access(found: list[Any]) -> None:
+    assert not bpy.app.online_access
+    assert not bpy.ops.viewport_diffusion.fetch_model.poll()
+    with pytest.raises(RuntimeError, match="Allow Online Access"):
+        bpy.ops.viewport_diffusion.fetch_model(repo="owner/tiny")
+
+
+def test_the_size_is_asked_before_anything_is_fetched(found: list[Any], hub: FakeHub) -> None:
+    catalogue = part("addon.catalogue")
+    asked: list[Any] = []
+    catalogue.ask("owner/tiny", asked.append)
+    assert catalogue.asking().message == "Asking the hub for owner/tiny"
+    catalogue.wait()
+    size = asked[0].size
+    assert size.total > 100_000 and size.files > 5 and f"in {size.files} files" in str(size)
+    assert not hub.fetched(".safetensors")
+    catalogue.ask("owner/none")
+    catalogue.wait()
+    assert "no model owner/none" in catalogue.failure() and catalogue.asking() is None
+
+
+def test_what_was_fetched_is_in_the_list(found: list[Any], hub: FakeHub) -> None:
+    assert bpy.ops.viewport_diffusion.fetch_model(repo="owner/tiny") == {"FINISHED"}
+    entries = {entry.name: entry for entry in part("addon.catalogue").entries()}
+    assert entries["owner/tiny"].kind == "hub cache" and not entries["owner/tiny"].problem
+    bpy.context.window_manager.viewport_diffusion_model = place_of("owner/tiny")
+    assert bpy.context.scene.viewport_diffusion.diffusion.model == "owner/tiny"
+    with pytest.raises(RuntimeError, match="no model owner/none"):
+        bpy.ops.viewport_diffusion.fetch_model(repo="owner/none")
+
+
+def test_a_cancel_ends_the_process_at_once(found: list[Any], hub: FakeHub) -> None:
+    catalogue = part("addon.catalogue")
+    hub.pace = 0.5
+    catalogue.fetch("owner/tiny")
+    process = catalogue.fetching()._process
+    wait_until(lambda: hub.sent > 0)
+    assert not bpy.ops.viewport_diffusion.fetch_model.poll()
+    started = time.monotonic()
+    assert bpy.ops.viewport_diffusion.cancel_fetch() == {"FINISHED"}
+    assert time.monotonic() - started < 1 and process.poll() is not None
+    assert catalogue.fetching() is None and not catalogue.failure()
+
+
+def test_the_icons_are_blenders(addon: object) -> None:
+    known = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
+    used = {*part("addon.panels.models").KIND_ICONS.values(), "FILE_REFRESH", "IMPORT", "INTERNET_OFFLINE", "CANCEL"}
+    assert used <= set(known)
