@@ -319,7 +319,7 @@ def test_every_panel_lays_out_in_every_state(scene: bpy.types.Scene, addon: Modu
 
     def drawn() -> list[str]:
         names: list[str] = []
-        for panel in panels.CLASSES:
+        for panel in (cls for cls in panels.CLASSES if issubclass(cls, bpy.types.Panel)):
             owner = type("Drawn", (), {"layout": Layout(names)})()
             panel.draw(owner, bpy.context)
         return names
@@ -335,3 +335,28 @@ def test_every_panel_lays_out_in_every_state(scene: bpy.types.Scene, addon: Modu
     job.kind, job.message, job.remedy = "failed", "It broke.", "Mend it."
     assert any("It broke" in name for name in drawn())
     del jobs._state.jobs["test"]
+
+
+def test_inpaint_takes_size_and_transparency_from_the_source_panel(scene: bpy.types.Scene) -> None:
+    settings = scene.viewport_diffusion
+    settings.img2img.resize_mode, settings.img2img.keep_alpha = "crop_and_resize", False
+    settings.capture.size, settings.capture.scale = "SCALE", 2.0
+    generate, declared = part("addon.operators.generate"), part("backend.settings")
+    for cls in (declared.Img2Img, declared.Inpaint):
+        chosen = generate.scripted(bpy.context, cls)
+        assert (chosen.resize_mode, chosen.keep_alpha, chosen.resize_by) == ("crop_and_resize", False, 2.0)
+    settings.script = "alternative"
+    with pytest.raises(part("backend.errors").InvalidRequest, match="whole pictures"):
+        generate.scripted(bpy.context, declared.Inpaint)
+
+
+def test_a_grid_is_no_picture_of_the_view(scene: bpy.types.Scene) -> None:
+    settings = scene.viewport_diffusion
+    settings.diffusion.steps = 1
+    settings.script = "xyz_plot"
+    settings.xyz_plot.x_values = "2, 4"
+    bpy.ops.viewport_diffusion.generate()
+    assert settings.result.size[0] >= 256 and settings.result["viewport_diffusion_view"] == ""
+    settings.script = "NONE"
+    bpy.ops.viewport_diffusion.generate()
+    assert settings.result["viewport_diffusion_view"].startswith("128×128 ")
