@@ -25,6 +25,7 @@ Emit = Callable[[Event], None]
 
 LOG = "events.jsonl"
 NOTE = "note.json"
+SHORT_WRITE = "requested and"  # what numpy says, without a number, where an array does not fit on the disk
 SEE_LOG = "Other settings may work; the backend's log says more."
 
 
@@ -125,7 +126,7 @@ def read_note(folder: Path) -> dict[str, str]:
 
 def disk_error(error: OSError, folder: Path) -> DiffusionError:
     """Return what the disk's refusal means to an artist."""
-    if error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC or SHORT_WRITE in str(error):
         return DiffusionError(f"The disk of {folder.parent} is full.", "Make room and generate again.")
     reason = error.strerror or str(error)
     return DiffusionError(

@@ -285,7 +285,7 @@ def sentences(folder: Path) -> dict[str, str]:
     empty = folder / "empty"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(empty)], check=True)
     found["a Python without torch"] = told(str(empty / "bin" / "python"), folder / "e", painting())
-    limited = script(folder, f'ulimit -v 1500000; exec {sys.executable} "$@"')
+    limited = script(folder, f'ulimit -v 400000; exec {sys.executable} "$@"')
     found["too little memory to start"] = told(limited, folder / "f", painting())
     with small_disk(folder / "full", "1m") as mounted:
         if mounted:
@@ -333,6 +333,7 @@ def main() -> int:
             for name, message in moments.items()
         }
         words = {**sentences(folder), "a worker that is stopped, not killed": hung(folder / "hung")}
+    words = {name: said.replace(str(folder), "…") for name, said in words.items()}
     found = Found(kills, call, stops, orphans, words)
     text = table(found, f"{SIDE}×{SIDE}, {STEPS} steps", parsed.times)
     parsed.output.write_text(text, encoding="utf-8")

@@ -72,8 +72,8 @@ def table(found: Found, work: str, times: int) -> str:
         [
             "# What happens when things break",
             "",
-            f"Written by `python tools/faults.py --times {times}`, which does it all for real: {machine()}; the",
-            f"embedded model at {work}. Seconds are median / worst.",
+            f"Written by `python tools/faults.py --times {times}`, which does it all for real:",
+            f"{machine()}; the embedded model at {work}. Seconds are median / worst.",
             *killed(found.kills),
             *cancelled(found.cancels, found.call),
             *orphaned(found.orphans),
@@ -116,10 +116,11 @@ def cancelled(cancels: dict[str, Cancels], call: float) -> list[str]:
         f"One model call takes {call:.3f} s here. Told: the job is over for the artist, who doesn't wait for what",
         "can't be stopped. Free: the worker began the next job.",
         "",
-        "| when it says | times | finished first | wrong | seconds until told | seconds until free |",
-        "|---|---|---|---|---|---|",
+        "| when it says | times | finished first | wrong | seconds until told | seconds until free | in calls |",
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {name} | {stop.tried} | {stop.finished} | {stop.wrong} | {seconds(stop.told)} | {seconds(stop.free)} |"
+            f"| {name} | {stop.tried} | {stop.finished} | {stop.wrong} | {seconds(stop.told)} | {seconds(stop.free)} "
+            f"| {seconds([free / call for free in stop.free])} |"
             for name, stop in cancels.items()
         ),
     ]

@@ -136,6 +136,7 @@ def test_everything_broken_is_a_sentence_with_a_remedy(tmp_path: Path) -> None:
         "a program that is no Python": ("is no Python", "Choose"),
         "a worker of another protocol": ("another version", "Install"),
         "a Python without torch": ("lacks a package", "Install"),
+        "too little memory to start": ("not enough memory", "smaller"),
         "a disk that is full at once": ("is full", "Make room"),
         "a disk that fills up while painting": ("is full", "Make room"),
         "a folder that can't be written": ("could not be used", "allow writing"),
