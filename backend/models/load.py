@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..settings import EMBEDDED
+from .pipeline_files import variant_in
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +139,11 @@ def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
             f"“{name}” is no model: there is no such file or folder.",
             "Give “embedded”, a folder, a .safetensors file, or a hub name such as owner/model.",
         )
+    from .hub import find_pipeline  # which knows this module's names
+
+    fetched = find_pipeline(name)
+    if fetched is not None:
+        return _load_diffusers(fetched, dtype, False, options.precision)
     try:
         return _load_diffusers(name, dtype, options.online, options.precision)
     except OSError as error:
@@ -165,7 +171,10 @@ def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precis
     if kind.startswith("Flux") and precision == "automatic" and dtype == torch.float16:
         dtype = torch.bfloat16  # T5's activations overflow float16
     pipeline = getattr(diffusers, PIPELINES[kind])
-    return pipeline.from_pretrained(source, dtype=dtype, local_files_only=not online, use_safetensors=True, **without)
+    variant = variant_in(source) if isinstance(source, Path) else None
+    return pipeline.from_pretrained(
+        source, dtype=dtype, local_files_only=not online, use_safetensors=True, variant=variant, **without
+    )
 
 
 def choose_device(wanted: str) -> str:
