@@ -25,6 +25,7 @@ CAUSES = (
     ("can't allocate memory", "There was not enough memory.", SMALLER),
     ("failed to map segment", "There was not enough memory.", SMALLER),
     ("annot allocate memory", "There was not enough memory.", SMALLER),
+    ("bad_alloc", "There was not enough memory.", SMALLER),
     ("MemoryError", "There was not enough memory.", SMALLER),
     ("paging file is too small", "There was not enough memory.", "Let Windows make its paging file larger."),
     ("DLL load failed", "A library of the chosen Python could not be loaded: {line}.", INSTALL),
