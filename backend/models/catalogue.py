@@ -51,6 +51,8 @@ CLASS_FAMILIES = (
     ("StableDiffusionXL", "Stable Diffusion XL"),
     ("StableDiffusion3", "Stable Diffusion 3"),
     ("Flux", "Flux"),
+    ("ZImage", "Z-Image"),
+    ("QwenImage", "Qwen-Image"),
 )
 SECOND_WIDTH = 1024  # of Stable Diffusion 2's text encoder, as its UNet says; 1's has 768
 INPAINTING_CHANNELS = 9

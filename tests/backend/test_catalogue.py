@@ -19,7 +19,6 @@ from backend.models import catalogue
 from backend.models.catalogue import Entry, find_models, split_folders
 from backend.models.load import EMBEDDED_FOLDER
 from backend.models.recognise import INPUT
-from tests.backend.tiny import FAMILIES
 from tests.backend.tiny import folder as tiny_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +35,12 @@ WHOLE = {
     "sd2": (SD2, "Stable Diffusion 2"),
     "sdxl": (SDXL, "Stable Diffusion XL"),
     "sdxl inpaint": ({**SDXL, INPUT: (2, 9, 1, 1)}, "Stable Diffusion XL inpainting"),
+}
+FOLDERS = {
+    "sd1": "Stable Diffusion 1",
+    "inpainting": "Stable Diffusion 1 inpainting",
+    "sdxl": "Stable Diffusion XL",
+    "flux": "Flux",
 }
 
 
@@ -84,15 +89,13 @@ def test_single_files_are_told_by_their_keys(name: str, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_diffusers_folders_are_told_by_their_configuration(name: str, tiny: Path) -> None:
     folder = Path(tiny_folder(name, tiny))
     (entry,) = models_in(folder).values()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert entry == Entry(str(folder), name, entry.family, "diffusers folder", size)
-    others = {"inpainting": "1 inpainting", "sdxl": "XL", "sd3": "3"}
-    expected = "Flux" if name in ("flux", "schnell") else f"Stable Diffusion {others.get(name, '1')}"
-    assert entry.family == expected
+    assert entry.family == FOLDERS[name]
     assert models_in(folder.parent)[name] == entry
 
 
