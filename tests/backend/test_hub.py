@@ -259,3 +259,15 @@ def test_what_was_fetched_in_half_precision_is_loaded(server: FakeHub, cache: Pa
     fetch(options=HALF)
     request = img2img(picture, model="owner/tiny", width=64, height=64, prompt="a cat")
     assert run(Engine(OFFLINE), request).shape == (64, 64, 3)
+
+
+def test_the_process_ends_when_its_parent_is_gone(server: FakeHub) -> None:
+    server.pace = 0.5
+    fetching = hub.Fetching("owner/tiny", ONLINE)
+    until = time.monotonic() + 60
+    while not server.sent and time.monotonic() < until:
+        fetching.poll(0.05)
+    assert fetching._process.stdin is not None
+    fetching._process.stdin.close()  # as the system does for a parent that was killed
+    assert fetching._process.wait(5) != 0
+    fetching.close()
