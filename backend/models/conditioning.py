@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,13 +15,19 @@ import torch
 
 from ..errors import InvalidRequest, ModelError
 from ..prompts import BREAK, plain, plan, schedule, weigh
+from .adapters import Embedding, pattern
 
 TEXTS_KEPT = 64
 COMMA_REACH = 20  # tokens at a chunk's end in which a comma moves the break, the web UI's default
 Cache = OrderedDict[tuple[str, int], "Conditioning"]
 
 # What encode_prompt of a pipeline that takes texts whole returns, by the start of its class's name.
-WHOLE_TEXT = {r"StableDiffusion3(?!\d)": ("embeds", "", "pooled", ""), r"Flux(?!\d)": ("embeds", "pooled", "text_ids")}
+WHOLE_TEXT = {
+    r"StableDiffusion3(?!\d)": ("embeds", "", "pooled", ""),
+    r"Flux(?!\d)": ("embeds", "pooled", "text_ids"),
+    r"QwenImage(?!Edit|Layered)": ("embeds", ""),
+    r"ZImage(?!Omni)": ("embeds", ""),  # lists, one item a text
+}
 
 
 class Conditioning(NamedTuple):
@@ -34,6 +41,8 @@ class Conditioning(NamedTuple):
     extra: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
+Embeddings = Mapping[str, Embedding]  # by their names in lower case
+NO_EMBEDDINGS: Embeddings = MappingProxyType({})
 Texts = list[tuple[int, Conditioning]]  # each with the last step that it holds for, from 1
 
 
@@ -63,18 +72,25 @@ def _at(texts: Texts, step: int) -> Conditioning:
 
 @torch.inference_mode()
 def encode_prompts(
-    pipe: Any, prompt: str, negative: str, steps: int, clip_skip: int, device: str | torch.device, cache: Cache
+    pipe: Any,
+    prompt: str,
+    negative: str,
+    steps: int,
+    clip_skip: int,
+    device: str | torch.device,
+    cache: Cache,
+    embeddings: Embeddings = NO_EMBEDDINGS,
 ) -> Prompts:
     """Return a prompt, and a negative one, encoded for each of `steps` steps; AND joins parts of the first alone.
 
-    cache holds the texts last encoded with this pipeline, as it is now. Raises as encode does.
+    cache holds the texts last encoded with this pipeline and these embeddings, as they are now. Raises as encode does.
     """
 
     def encoded(texts: list[tuple[int, str]]) -> Texts:
         for _, text in texts:
             key = (text, clip_skip)
             if key not in cache:
-                cache[key] = encode(pipe, text, clip_skip, device)
+                cache[key] = encode(pipe, text, clip_skip, device, embeddings)
             cache.move_to_end(key)
         return [(last, cache[text, clip_skip]) for last, text in texts]
 
@@ -86,16 +102,25 @@ def encode_prompts(
 
 
 @torch.inference_mode()
-def encode(pipe: Any, text: str, clip_skip: int = 1, device: str | torch.device = "cpu") -> Conditioning:
+def encode(
+    pipe: Any,
+    text: str,
+    clip_skip: int = 1,
+    device: str | torch.device = "cpu",
+    embeddings: Embeddings = NO_EMBEDDINGS,
+) -> Conditioning:
     """Return a text with the web UI's marks of attention, encoded by a diffusers pipeline's text encoders.
 
     CLIP's models (Stable Diffusion 1, 2, XL) take texts of any length, in chunks of tokens, and weights. For others the
-    text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing.
-    Raises InvalidRequest where clip_skip leaves no layer, ModelError for pipelines of an unknown family.
+    text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing. embeddings stand for the
+    words that are their names. Raises InvalidRequest where clip_skip leaves no layer, or an embedding was made for
+    another family, ModelError for pipelines of an unknown family.
     """
     encoders = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
     parts = [(name, part) for name, part in encoders.items() if part is not None]
     if "unet" not in pipe.components or not all("CLIPText" in type(part).__name__ for _, part in parts):
+        if embeddings and pattern(embeddings).search(text):
+            raise InvalidRequest("This model takes no embeddings.", "Take their names out of the prompts.")
         return _encode_whole(pipe, text, clip_skip, device)
     is_xl = "text_encoder_2" in encoders
     pieces = weigh(text)
@@ -103,8 +128,11 @@ def encode(pipe: Any, text: str, clip_skip: int = 1, device: str | torch.device 
     for name, encoder in parts:
         tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
         room = min(tokenizer.model_max_length, encoder.config.max_position_embeddings) - 2
-        chunks = split_chunks(_tokens(pipe, tokenizer, pieces), room, _ids(tokenizer, ","))
-        found.append(_encode_chunks(encoder, _with_ends(tokenizer, chunks, room), clip_skip, is_xl, device))
+        vectors: list[torch.Tensor] = []
+        learnt = _learnt(embeddings, name, encoder, vectors)
+        chunks = split_chunks(_tokens(pipe, tokenizer, pieces, learnt), room, _ids(tokenizer, ","))
+        with _inserted(encoder, vectors):
+            found.append(_encode_chunks(encoder, _with_ends(tokenizer, chunks, room), clip_skip, is_xl, device))
     return Conditioning(torch.cat([embeds for embeds, _ in found], dim=-1), found[-1][1])
 
 
@@ -119,19 +147,62 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return found
 
 
-def _tokens(pipe: Any, tokenizer: Any, pieces: list[tuple[str, float]]) -> list[Token | None]:
+def _tokens(
+    pipe: Any, tokenizer: Any, pieces: list[tuple[str, float]], learnt: Mapping[str, list[int]]
+) -> list[Token | None]:
     """Return the tokens of pieces of text, each read on its own, with None for BREAK.
 
-    Names of textual inversions that were loaded into the pipeline become all of their tokens.
+    Words that are names in `learnt` become the tokens there, names of textual inversions that were loaded into the
+    pipeline all of theirs.
     """
     result: list[Token | None] = []
     for piece in pieces:
         if piece == BREAK:
             result.append(None)
             continue
-        words = pipe.maybe_convert_prompt(piece[0], tokenizer) if hasattr(pipe, "maybe_convert_prompt") else piece[0]
-        result += [(token, piece[1]) for token in _ids(tokenizer, words)]
+        for part in pattern(learnt).split(piece[0]) if learnt else [piece[0]]:
+            ids = learnt.get(part.lower())
+            if ids is None:
+                words = pipe.maybe_convert_prompt(part, tokenizer) if hasattr(pipe, "maybe_convert_prompt") else part
+                ids = _ids(tokenizer, words)
+            result += [(token, piece[1]) for token in ids]
     return result
+
+
+def _learnt(embeddings: Embeddings, place: str, encoder: Any, vectors: list[torch.Tensor]) -> dict[str, list[int]]:
+    """Return the tokens of each embedding, below 0: -1 for the first of the vectors, which are added to the list."""
+    learnt: dict[str, list[int]] = {}
+    for name, embedding in embeddings.items():
+        found = embedding.for_encoder(place, encoder.get_input_embeddings().embedding_dim)
+        learnt[name] = [-1 - len(vectors) - index for index in range(len(found))]
+        vectors += found
+    return learnt
+
+
+@contextmanager
+def _inserted(encoder: Any, vectors: list[torch.Tensor]) -> Iterator[None]:
+    """Let tokens below 0 stand for the vectors (-1 for the first) inside a with block."""
+    if not vectors:
+        yield
+        return
+    table = encoder.get_input_embeddings()
+    all_vectors = torch.stack(vectors).to(table.weight)
+    asked: list[torch.Tensor] = []
+
+    def before(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        asked.append(inputs[0])
+        return (inputs[0].clamp(min=0),)
+
+    def after(module: Any, inputs: Any, found: torch.Tensor) -> torch.Tensor:
+        ids = asked.pop()
+        return torch.where((ids < 0)[..., None], all_vectors[(-1 - ids).clamp(min=0)], found)
+
+    hooks = [table.register_forward_pre_hook(before), table.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def split_chunks(tokens: Sequence[Token | None], room: int, commas: Sequence[int]) -> list[Chunk]:
@@ -218,9 +289,17 @@ def _encode_whole(pipe: Any, text: str, clip_skip: int, device: str | torch.devi
     names = next((names for start, names in WHOLE_TEXT.items() if re.match(start, kind)), None)
     if names is None:
         raise ModelError(f"Prompts can't be given to a {kind} here.", "Choose a model of another family.")
+    known = inspect.signature(pipe.encode_prompt).parameters
+    if clip_skip != 1 and "clip_skip" not in known:
+        raise InvalidRequest("This model's text encoder knows no clip skip.", "Set Clip Skip to 1.")
     asked: dict[str, Any] = {"prompt": plain(text), "prompt_2": None, "prompt_3": None, "device": device}
     asked |= {"do_classifier_free_guidance": False, "clip_skip": None if clip_skip == 1 else clip_skip - 1}
-    known = inspect.signature(pipe.encode_prompt).parameters
-    values = pipe.encode_prompt(**{name: value for name, value in asked.items() if name in known})
-    found = {name: tensor.float() for name, tensor in zip(names, values, strict=True) if name}
-    return Conditioning(found.pop("embeds"), found.pop("pooled"), found)
+    try:
+        values = pipe.encode_prompt(**{name: value for name, value in asked.items() if name in known})
+    except IndexError as error:
+        raise InvalidRequest(
+            f"Clip skip {clip_skip} leaves nothing of this model's text encoder.", "Set Clip Skip to a lower value."
+        ) from error
+    named = {name: value for name, value in zip(names, values, strict=True) if name}
+    found = {name: (torch.stack(value) if isinstance(value, list) else value).float() for name, value in named.items()}
+    return Conditioning(found.pop("embeds"), found.pop("pooled", None), found)

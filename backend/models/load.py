@@ -26,16 +26,22 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_TITLE = "viewport-diffusion-embedded"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILES = (".safetensors", ".ckpt")
+QWEN_IMAGE_SIDE = 1328  # pixels: the square among the sizes that its model card gives
 PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access."""
+    """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access.
+
+    lora_folders, embedding_folders: where the prompts' LoRAs and embeddings are looked for.
+    """
 
     device: str = "automatic"
     precision: str = "automatic"
     online: bool = False
+    lora_folders: tuple[str, ...] = ()
+    embedding_folders: tuple[str, ...] = ()
 
 
 class Models:
@@ -54,13 +60,17 @@ class Models:
         """Return how that model is called in messages."""
         return "the embedded model" if name == EMBEDDED else Path(name).name
 
-    def get(self, name: str) -> Model:
-        """Return that model, loading it in place of the last one; raises ModelError with what is wrong with it."""
+    def get(self, name: str, vae: str = "") -> Model:
+        """Return that model, loading it in place of the last one, with another VAE than its own if one is named.
+
+        Raises ModelError with what is wrong with either, InvalidRequest where they don't fit each other.
+        """
         if self._model is None or self._name != name:
             self._model = None  # freed before the next is loaded: two rarely fit
             gc.collect()  # which a model needs, since its denoiser's forward is its own method
             self._model = load(name, self.options)
             self._name = name
+        self._model.use_vae(vae)
         return self._model
 
 
@@ -69,6 +79,8 @@ def native_side(name: str) -> int | None:
     try:
         folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
         vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        if "z_dim" in vae:
+            return QWEN_IMAGE_SIDE
         if (folder / "transformer").is_dir():
             return int(vae["sample_size"])
         unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
@@ -101,7 +113,8 @@ def load(name: str, options: Options) -> Model:
     if getattr(pipe.vae.config, "force_upcast", False) and dtype == torch.float16:
         pipe.vae.to(torch.float32)
     family = family_of(pipe)
-    return Model(pipe, family, name, device, next(family.network.parameters()).dtype)
+    dtype = next(family.network.parameters()).dtype
+    return Model(pipe, family, name, device, dtype, options.lora_folders, options.embedding_folders)
 
 
 _REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."
@@ -116,9 +129,18 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
+    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Img2ImgPipeline",
+    "StableDiffusion3InpaintPipeline": "StableDiffusion3Img2ImgPipeline",
     "FluxPipeline": "FluxImg2ImgPipeline",
     "FluxImg2ImgPipeline": "FluxImg2ImgPipeline",
     "FluxInpaintPipeline": "FluxImg2ImgPipeline",
+    "QwenImagePipeline": "QwenImageImg2ImgPipeline",
+    "QwenImageImg2ImgPipeline": "QwenImageImg2ImgPipeline",
+    "QwenImageInpaintPipeline": "QwenImageImg2ImgPipeline",
+    "ZImagePipeline": "ZImageImg2ImgPipeline",
+    "ZImageImg2ImgPipeline": "ZImageImg2ImgPipeline",
+    "ZImageInpaintPipeline": "ZImageImg2ImgPipeline",
 }
 
 
@@ -165,11 +187,11 @@ def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precis
     if kind not in PIPELINES:
         raise ModelError(
             f"{source} is a {kind}, which can't turn a picture into a picture here.",
-            "Choose a Stable Diffusion 1, 2 or XL model, or one of Flux.",
+            "Choose a Stable Diffusion 1, 2, 3 or XL model, one of Flux, Qwen-Image or Z-Image.",
         )
     without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
-    if kind.startswith("Flux") and precision == "automatic" and dtype == torch.float16:
-        dtype = torch.bfloat16  # T5's activations overflow float16
+    if "transformer" in config and precision == "automatic" and dtype == torch.float16:
+        dtype = torch.bfloat16  # the activations of these models, and of T5, overflow float16
     pipeline = getattr(diffusers, PIPELINES[kind])
     variant = variant_in(source) if isinstance(source, Path) else None
     return pipeline.from_pretrained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,13 +15,20 @@ from torch.nn import functional
 from ..errors import InvalidRequest, ModelError, OutOfMemory
 from ..imaging.regions import Region
 from ..request import Array
+from .adapters import Loras, Version, find_embeddings, read_tags
 from .conditioning import Conditioning, Prompts, encode_prompts
 from .families import Family
+from .vae import load_vae
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-TEXT_LAYERS = ("CLIPEncoderLayer", "T5Block")  # what the text encoders are made of
+TEXT_LAYERS = (
+    "CLIPEncoderLayer",
+    "T5Block",
+    "Qwen3DecoderLayer",
+    "Qwen2_5_VLDecoderLayer",
+)  # what the text encoders are made of
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
 MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
 
@@ -47,7 +54,16 @@ class Model:
     sampling itself always runs in float32, and noise is drawn on the CPU, so that a seed means the same everywhere.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, family: Family, name: str, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        family: Family,
+        name: str,
+        device: str,
+        dtype: torch.dtype,
+        lora_folders: Sequence[str] = (),
+        embedding_folders: Sequence[str] = (),
+    ) -> None:
         self.pipe = pipe
         self.family = family
         self.name = name
@@ -57,9 +73,14 @@ class Model:
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
         self._prompts: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
+        self._loras = Loras(pipe, lora_folders)
+        self._embedding_folders = embedding_folders
+        self._read_with: tuple[object, list[Version]] = ((), [])  # LoRAs and embeddings, as for the kept prompts
+        self._own_vae = pipe.vae
+        self._vae = ""
         self._guide: Guide | None = None
         family.network.forward = self._forward  # type: ignore[method-assign]
-        for module in self._watched_modules():
+        for module in (*self._watched_modules(), *_blocks_of(pipe.vae)):
             module.register_forward_pre_hook(lambda *_: self.watch())
 
     @property
@@ -84,18 +105,15 @@ class Model:
         return self.family.takes_negative
 
     def _watched_modules(self) -> Iterator[torch.nn.Module]:
-        vae = self.pipe.vae
         yield from self.family.blocks()
-        yield from vae.encoder.down_blocks
-        yield from vae.decoder.up_blocks
-        for name in ("text_encoder", "text_encoder_2"):
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
             encoder = getattr(self.pipe, name, None)
             if encoder is not None:
                 yield from (m for m in encoder.modules() if type(m).__name__ in TEXT_LAYERS)
 
     def _forward(
         self,
-        sample: torch.Tensor | None = None,
+        sample: torch.Tensor | list[torch.Tensor] | None = None,
         timestep: Any = None,
         *args: Any,
         hidden_states: torch.Tensor | None = None,
@@ -104,9 +122,13 @@ class Model:
         """Stand in for the denoiser's own forward: cast to its precision and back, let the guide ask what it wants.
 
         What a pipeline asks for itself (its own prompt) is only answered where nothing guides it. A transformer's
-        pipeline says hidden_states for the sample.
+        pipeline says hidden_states for the sample. One that hands over a list of pictures (C×1×h×w) gets back such a
+        list.
         """
         self.watch()
+        if isinstance(sample, list):
+            found = self._forward(torch.stack(sample).squeeze(2), timestep, *args, **kwargs)[0]
+            return (list(found.unsqueeze(2)),)
         sample = hidden_states if sample is None else sample
         assert sample is not None
 
@@ -152,10 +174,19 @@ class Model:
             return {name: self._cast(item) for name, item in value.items()}
         return value
 
+    def _scaling(self) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        """Return what the denoiser's latents are of the VAE's: these less the first, times the second."""
+        config = self.pipe.vae.config
+        shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+        if config.get("latents_mean") is None:
+            return shift, scale
+        mean, deviation = (torch.tensor(config[f"latents_{name}"], device=self.device) for name in ("mean", "std"))
+        return mean.view(1, -1, 1, 1), scale / deviation.view(1, -1, 1, 1)
+
     @property
-    def _shift(self) -> float:
-        """The mean of the VAE's own latents, which the denoiser's are without; 0 in most families."""
-        return getattr(self.pipe.vae.config, "shift_factor", None) or 0.0
+    def _has_time(self) -> bool:
+        """Whether the VAE is a video model's, to which a picture is a film of one frame."""
+        return "z_dim" in self.pipe.vae.config
 
     @torch.inference_mode()
     def encode(self, picture: Array) -> torch.Tensor:
@@ -163,9 +194,33 @@ class Model:
         vae = self.pipe.vae
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with memory_errors(f"encode a picture of {picture.shape[1]}×{picture.shape[0]}"):
-            mean = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-        latents: torch.Tensor = (mean.float() - self._shift) * vae.config.scaling_factor
+            pixels = pixels[:, :, None] if self._has_time else pixels
+            mean = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode().float()
+        shift, scale = self._scaling()
+        latents: torch.Tensor = ((mean[:, :, 0] if self._has_time else mean) - shift) * scale
         return latents
+
+    def use_vae(self, name: str) -> None:
+        """Read and draw pictures by the VAE in that file or folder from now on, or by the model's own for "".
+
+        Raises as load_vae does; the model is left with its own then.
+        """
+        wanted = name.strip()
+        if wanted == self._vae:
+            return
+        self._vae = ""
+        self._put_vae(self._own_vae)
+        if wanted:
+            vae = load_vae(wanted, self._own_vae)
+            for module in _blocks_of(vae):
+                module.register_forward_pre_hook(lambda *_: self.watch())
+            self._put_vae(vae)
+            self._vae = wanted
+
+    def _put_vae(self, vae: Any) -> None:
+        family = self.family
+        family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
+        self.pipe.vae = vae
 
     @contextmanager
     def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor, strength: float = 1.0) -> Iterator[None]:
@@ -208,12 +263,15 @@ class Model:
     def decode(self, latents: torch.Tensor) -> Array:
         """Return the pictures (uint8 B×H×W×3 sRGB) of latents; where half precision gives NaN, decode in float32."""
         vae = self.pipe.vae
-        scaled = latents / vae.config.scaling_factor + self._shift
+        shift, scale = self._scaling()
+        scaled = latents / scale + shift
         with memory_errors(f"decode a picture of {scaled.shape[3] * self.scale_factor} pixels' width"):
+            scaled = scaled[:, :, None] if self._has_time else scaled
             pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
             if not torch.isfinite(pixels).all() and vae.dtype != torch.float32:
                 vae.to(torch.float32)
                 pixels = vae.decode(scaled, return_dict=False)[0].float()
+        pixels = pixels[:, :, 0] if self._has_time else pixels
         if not torch.isfinite(pixels).all():
             raise ModelError(
                 f"{self.name} gave a picture without colours (NaN).",
@@ -223,9 +281,27 @@ class Model:
         return np.asarray(array)
 
     def encode_prompts(self, prompt: str, negative_prompt: str, steps: int, clip_skip: int) -> Prompts:
-        """Return the prompts as the denoiser takes them, at each step; their parts are kept for the next call."""
+        """Return the prompts as the denoiser takes them, at each step; their parts are kept for the next call.
+
+        The LoRAs that the prompt names as <lora:name:weight> are put into the model, in place of the last prompt's.
+        """
+        text, weights = read_tags(prompt)
+        embeddings = find_embeddings((text, negative_prompt), self._embedding_folders)
+        versions = [embedding.version for embedding in embeddings.values()]
         with memory_errors("read the prompt"):
-            return encode_prompts(self.pipe, prompt, negative_prompt, steps, clip_skip, self.device, self._prompts)
+            self._loras.apply(weights)
+            read_with = (self._loras.active, versions)
+            if read_with != self._read_with:
+                self._prompts.clear()
+            self._read_with = read_with
+            return encode_prompts(
+                self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
+            )
+
+
+def _blocks_of(vae: Any) -> Iterator[torch.nn.Module]:
+    yield from vae.encoder.down_blocks
+    yield from vae.decoder.up_blocks
 
 
 def _same_length(conditionings: list[Conditioning]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -46,6 +46,16 @@ def stacked(tensors: list[torch.Tensor], count: int) -> torch.Tensor:
 def family_of(pipe: Any) -> Family:
     """Return the family of a pipeline that load.py knows."""
     from .flux import Flux
+    from .qwen_image import QwenImage
+    from .sd3 import StableDiffusion3
     from .unet import UNet
+    from .z_image import ZImage
 
-    return Flux(pipe) if hasattr(pipe, "transformer") else UNet(pipe)
+    classes: dict[str, Callable[[Any], Family]] = {
+        "StableDiffusion3": StableDiffusion3,
+        "Flux": Flux,
+        "ZImage": ZImage,
+        "QwenImage": QwenImage,
+    }
+    kind = type(pipe).__name__
+    return next((cls(pipe) for start, cls in classes.items() if kind.startswith(start)), None) or UNet(pipe)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ..conditioning import Conditioning
 from . import stacked
+from .flow import LESS, padded
 
 PATCH = 2  # latents a side of what the transformer takes as one token
-LESS = 1 - 2e-6  # of a StepPlan's strength, whose surplus of 1e-6 steps this pipeline would round up to a whole one
 
 
 class Flux:
@@ -41,7 +40,7 @@ class Flux:
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape
-        whole = functional.pad(sample, (0, width % PATCH, 0, height % PATCH), mode="replicate")
+        whole = padded(sample, PATCH)
         rows, columns = whole.shape[2] // PATCH, whole.shape[3] // PATCH
         guidance = kwargs.pop("guidance")
         kwargs |= {

@@ -1,0 +1,54 @@
+"""Stable Diffusion 3 and 3.5: a transformer on latents in patches, guided by a negative prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ...errors import InvalidRequest
+from ..conditioning import Conditioning
+from . import stacked
+from .flow import LESS, asked_size, padded
+
+
+class StableDiffusion3:
+    """The transformer of a pipeline; see Family."""
+
+    is_inpainting = False
+    takes_negative = True
+    seamless_by: tuple[torch.nn.Module, ...] = ()
+
+    def __init__(self, pipe: Any) -> None:
+        config = pipe.transformer.config
+        self.network: torch.nn.Module = pipe.transformer
+        self.native = int(config.sample_size) * int(pipe.vae_scale_factor)
+        self.side_step = int(pipe.vae_scale_factor) * int(config.patch_size)
+        self._patch = int(config.patch_size)
+        self._most = self._patch * int(config.pos_embed_max_size)  # latents a side: it knows no places beyond
+        self._forward = pipe.transformer.forward
+
+    def blocks(self) -> Iterator[torch.nn.Module]:
+        transformer: Any = self.network
+        yield from transformer.transformer_blocks
+
+    def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
+        count, _, height, width = sample.shape
+        whole = padded(sample, self._patch)
+        if max(whole.shape[2:]) > self._most:
+            raise InvalidRequest(
+                "The picture is too long for Stable Diffusion 3.", "Choose proportions that are nearer to a square."
+            )
+        found = self._forward(**{**kwargs, "hidden_states": whole, "timestep": timestep[:1].expand(count)})[0]
+        return (found[:, :, :height, :width],)
+
+    def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "encoder_hidden_states": stacked([c.embeds for c in conditionings], count),
+            "pooled_projections": stacked([c.pooled for c in conditionings if c.pooled is not None], count),
+        }
+
+    def arguments(self, latents: torch.Tensor, strength: float, cfg_scale: float) -> dict[str, Any]:
+        size = asked_size(latents, self._patch, self.side_step)
+        return {"strength": strength * LESS, "guidance_scale": 1.0, **size}
