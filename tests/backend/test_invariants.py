@@ -43,9 +43,10 @@ from tests.backend import tiny
 from tests.backend.helpers import Picture
 from tests.backend.test_transports import follow
 
-FLOWS = {"flux", "schnell"}
+FLOWS = {"flux", "schnell", "sd3", "z_image"}
 MODELS = [EMBEDDED, *tiny.FAMILIES]
-VARIANTS = {"velocity", "schnell"}  # whose networks are another family's: for what depends on predictions alone
+# Whose networks are another family's: for what depends on predictions alone.
+VARIANTS = {"velocity", "schnell", "refiner"}
 MASK = slice(30, 52), slice(34, 60)  # rows and columns of 80×96 that the mask covers
 PROMPT = "a cat in the rain"
 
@@ -295,15 +296,26 @@ def doors(model: Model) -> dict[str, tuple[torch.nn.Module, torch.nn.Module]]:
     """Return what a phase goes through first and last."""
     pipe = model.pipe
     network = getattr(pipe, "unet", None) or pipe.transformer
-    text = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+    encoder = pipe.text_encoder or pipe.text_encoder_2
+    text = getattr(encoder, "text_model", encoder)
     return {
-        "text": (text.embeddings, text.final_layer_norm),
+        "text": (text.embeddings, text.final_layer_norm)
+        if hasattr(text, "embeddings")
+        else (text.embed_tokens, text.norm),
         "encode": (pipe.vae.encoder.conv_in, pipe.vae.encoder.conv_out),
-        "step": (network.conv_in, network.conv_out)
-        if hasattr(network, "conv_in")
-        else (network.x_embedder, network.proj_out),
+        "step": _ends(network),
         "decode": (pipe.vae.decoder.conv_in, pipe.vae.decoder.conv_out),
     }
+
+
+def _ends(network: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Return a denoiser's first part and its last."""
+    if hasattr(network, "all_x_embedder"):
+        return network.all_x_embedder["2-1"], network.all_final_layer["2-1"]
+    for first, last in (("conv_in", "conv_out"), ("x_embedder", "proj_out"), ("pos_embed", "proj_out")):
+        if hasattr(network, first):
+            return getattr(network, first), getattr(network, last)
+    raise AssertionError(type(network))
 
 
 class counting:  # noqa: N801 - reads as a word in a with statement

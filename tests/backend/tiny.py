@@ -14,6 +14,10 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -33,7 +37,7 @@ def folder(family: str, root: Path) -> str:
     path = root / "tiny" / family
     if not path.exists():
         torch.manual_seed(0)
-        FAMILIES[family]().save_pretrained(path)
+        (FAMILIES | LARGE)[family]().save_pretrained(path)
     return str(path)
 
 
@@ -92,14 +96,129 @@ def flux(guidance_embeds: bool = True) -> Any:
     )
 
 
+def sd3() -> Any:
+    """Return a Stable Diffusion 3 pipeline, with three text encoders."""
+    parts = _parts(16, shift_factor=0.0609, scaling_factor=1.5305, use_quant_conv=False, use_post_quant_conv=False)
+    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=NATIVE // FACTOR,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=WIDTH,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=32,
+        qk_norm="rms_norm",
+    )
+    clip = parts.pop("tokenizer")
+    first, second = (_text_encoder(CLIPTextModelWithProjection, clip) for _ in range(2))
+    tokenizer, third = _t5(2 * WIDTH)
+    return diffusers.StableDiffusion3Pipeline(
+        **parts,
+        transformer=transformer,
+        text_encoder=first,
+        tokenizer=clip,
+        text_encoder_2=second,
+        tokenizer_2=clip,
+        text_encoder_3=third,
+        tokenizer_3=tokenizer,
+    )
+
+
+def refiner() -> Any:
+    """Return Stable Diffusion XL's refiner, which has the second text encoder alone."""
+    parts = _parts()
+    unet = _unet(
+        cross_attention_dim=WIDTH,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=WIDTH + 5 * 8,
+    )
+    clip = parts.pop("tokenizer")
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        **parts,
+        unet=unet,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, clip),
+        tokenizer_2=clip,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+
+
+def z_image() -> Any:
+    """Return a Z-Image pipeline, whose text encoder is a language model."""
+    parts = _parts(16, shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False)
+    parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    transformer = diffusers.ZImageTransformer2DModel(
+        dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH, axes_dims=[4, 6, 6]
+    )
+    tokenizer = _word_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} </s>{% endfor %}"
+    config = Qwen3Config(
+        vocab_size=len(WORDS),
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+    )
+    parts |= {"text_encoder": Qwen3Model(config).eval(), "tokenizer": tokenizer}
+    return diffusers.ZImagePipeline(**parts, transformer=transformer)
+
+
+def qwen_image() -> Any:
+    """Return a Qwen-Image pipeline, whose VAE is a video model's."""
+    transformer = diffusers.QwenImageTransformer2DModel(
+        in_channels=64,
+        out_channels=16,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    language = {
+        "vocab_size": len(WORDS),
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    config = Qwen2_5_VLConfig(text_config=language, vision_config=vision)
+    tokenizer = _word_tokenizer()
+    tokenizer.model_max_length = 2048
+    return diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
+        vae=diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
 FAMILIES: dict[str, Callable[[], Any]] = {
     "sd1": sd1,
     "velocity": lambda: sd1(prediction_type="v_prediction"),
     "inpainting": inpainting,
     "sdxl": sdxl,
     "flux": flux,
+    "sd3": sd3,
+    "z_image": z_image,
+    "refiner": refiner,
     "schnell": lambda: flux(guidance_embeds=False),
 }
+# Those of which no file tells the size that they were trained at, so that they run at that alone.
+LARGE: dict[str, Callable[[], Any]] = {"qwen_image": qwen_image}
 _UNCHECKED: Parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -159,14 +278,17 @@ def _text_encoder(cls: Any, tokenizer: Any) -> torch.nn.Module:
     return module
 
 
-def _t5() -> tuple[Any, Any]:
+def _t5(width: int = WIDTH) -> tuple[Any, Any]:
     """Return a tokenizer of few words and a T5 encoder."""
+    config = T5Config(vocab_size=len(WORDS), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return _word_tokenizer(), T5EncoderModel(config).eval()
+
+
+def _word_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
     )
-    config = T5Config(vocab_size=len(WORDS), d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    return tokenizer, T5EncoderModel(config).eval()
