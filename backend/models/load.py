@@ -189,7 +189,12 @@ def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precis
             f"{source} is a {kind}, which can't turn a picture into a picture here.",
             "Choose a Stable Diffusion 1, 2, 3 or XL model, one of Flux, Qwen-Image or Z-Image.",
         )
-    without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
+    without: dict[str, Any] = (
+        {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
+    )
+    if kind.startswith("StableDiffusion3"):  # often shared without T5, its largest and dispensable encoder
+        parts = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
+        without |= {name: None for name in parts if config.get(name, (None, None))[0] is None}
     if "transformer" in config and precision == "automatic" and dtype == torch.float16:
         dtype = torch.bfloat16  # the activations of these models, and of T5, overflow float16
     pipeline = getattr(diffusers, PIPELINES[kind])

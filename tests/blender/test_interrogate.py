@@ -49,6 +49,9 @@ def test_the_prompt_is_read_from_the_source_and_then_from_the_result(
     pixels[::4, :, :2] = 0
     image.pixels.foreach_set(pixels.ravel())
     scene.viewport_diffusion.result = image
+    assert bpy.ops.viewport_diffusion.interrogate() == {"FINISHED"}  # another picture than the source shows
+    assert scene.viewport_diffusion.diffusion.prompt == read(captured, **same)
+    image["viewport_diffusion_view"] = part("addon.scene.results").source_mark(bpy.context, 128, 128)
     assert bpy.ops.viewport_diffusion.interrogate() == {"FINISHED"}
     expected = read(part("addon.scene.images").read_image(image), **same)
     assert scene.viewport_diffusion.diffusion.prompt == expected != read(captured, **same)
