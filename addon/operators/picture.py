@@ -75,7 +75,7 @@ class PictureOperator:
             request, view = self.request(context)
             scene = context.scene.session_uid
             apply = self.apply
-            self._job = jobs.submit(request, self.bl_label, lambda job: apply(job, scene, view))
+            self._job = jobs.submit(request, self.bl_label, lambda job: apply(job, scene, view), view)
         except DiffusionError as error:
             self.report({"ERROR"}, str(error))
             return False

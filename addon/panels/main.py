@@ -98,6 +98,7 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         layout = in_columns(self.layout)
         diffusion = context.scene.viewport_diffusion.diffusion
         layout.prop(diffusion, "model")
+        layout.prop(diffusion, "vae")
         if diffusion.model == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
             draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
         layout.prop(diffusion, "sampler")

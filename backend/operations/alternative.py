@@ -51,7 +51,7 @@ def alternative(request: Request, run: Run) -> Output:
 
 def _repaint(picture: Array, canvas: Array, settings: Alternative, run: Run) -> list[Picture]:
     plan = plan_of(settings)
-    model = run.model(settings.model)
+    model = run.model(settings.model, settings.vae)
     if is_flow(model.noise_schedule):
         raise ModelError(f"{settings.label} can't work with a flow-matching model.", "Choose another model.")
     width, height = size_of(picture)

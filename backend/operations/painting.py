@@ -60,7 +60,7 @@ class Painted(Generic[Chosen]):
 
 def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = None) -> list[Painted[Chosen]]:
     """Return the canvas repainted, batch count times batch size."""
-    model = run.model(settings.model)
+    model = run.model(settings.model, settings.vae)
     width, height = size_of(canvas.picture)
     size = plan_size(width, height, model.native, model.family.side_step)
     if size != (width, height):

@@ -59,12 +59,12 @@ class Run:
         if self.is_cancelled():
             raise Cancelled
 
-    def model(self, name: str) -> Model:
-        """Return the model of that name, loaded, watching for this run's cancel."""
+    def model(self, name: str, vae: str = "") -> Model:
+        """Return the model of that name, loaded, with another VAE if one is named, watching for this run's cancel."""
         if not self.models.is_loaded(name):
             ensure_fetched(name, self.models.options, lambda share, message: self.say(message), self.check)
             self.say(f"Loading {self.models.title(name)}")
-        model = self.models.get(name)
+        model = self.models.get(name, vae)
         model.watch = self.check
         return model
 

@@ -57,6 +57,12 @@ class Diffusion(Settings):
         "The embedded model, a diffusers folder, a single file (.safetensors, .ckpt) or a hub name",
         is_path=True,
     )
+    vae: str = setting(
+        "",
+        "VAE",
+        "What reads and draws the picture in place of the model's own: a .safetensors file or a diffusers folder",
+        is_path=True,
+    )
     steps: int = setting(
         20, "Sampling Steps", "How many steps the denoising of a whole picture takes", minimum=1, maximum=150
     )
