@@ -92,6 +92,8 @@ class TakesParameters:
             told = "The text holds no parameters, and was taken as the prompt"
         if parsed.model:
             told = f"{told}; made by the model {parsed.model}"
+        if parsed.vae:
+            told = f"{told}, with the VAE {parsed.vae}"
         self.report({"WARNING" if notices else "INFO"}, " ".join([f"{told}.", *notices]))
         return {"FINISHED"}
 

@@ -99,11 +99,11 @@ JOINED = ("width", "height", "seed_resize_width", "seed_resize_height")  # two i
 SIDES = ("pixels_left", "pixels_right", "pixels_up", "pixels_down")
 SEAMLESS = ("seamless_x", "seamless_y")
 # What is told otherwise, or not of this picture: a style is part of the prompt, and a batch is of many pictures.
-APART = {"prompt", "style", "negative_prompt", "model", "batch_count", "batch_size", *SIDES, *SEAMLESS}
+APART = {"prompt", "style", "negative_prompt", "model", "vae", "batch_count", "batch_size", *SIDES, *SEAMLESS}
 SHARED = {item.name for item in dataclasses.fields(Inpaint)}
 
 # Keys that need no word where they are left out: they don't change the picture, or the model is told by itself.
-SILENT = {"Model", "Model hash", "VAE hash", "Init image hash", "Version", "User", SCRIPT, TILING, OUTPAINT}
+SILENT = {"Model", "Model hash", "VAE", "VAE hash", "Init image hash", "Version", "User", SCRIPT, TILING, OUTPAINT}
 SILENT |= {f"Fixed {axis} Values" for axis in "XYZ"}  # what a grid's values came to
 
 
@@ -113,7 +113,7 @@ class ParsedParameters:
 
     operation: what made the picture. settings: its settings by name; what the text leaves out, though it would say so
     if it were not the default, is there with its default. upscale: how the picture was enlarged afterwards, if it was.
-    model: the name of the model that made it, "" where the text names none; it is no setting, since names don't tell
+    model, vae: the names of what made it, "" where the text names none; they are no settings, since names don't tell
     where a model is. notices: sentences on what was not taken as it stands.
     """
 
@@ -121,6 +121,7 @@ class ParsedParameters:
     settings: Mapping[str, Any]
     upscale: Mapping[str, Any]
     model: str
+    vae: str
     notices: tuple[str, ...]
 
 
@@ -150,7 +151,7 @@ def settings_from_text(text: str) -> ParsedParameters:
     if not written:
         if not negative_prompt:
             del prompts["negative_prompt"]
-        return ParsedParameters(Img2Img.operation, prompts, {}, "", ())
+        return ParsedParameters(Img2Img.operation, prompts, {}, "", "", ())
     notices: list[str] = []
     found = {**infotext.PARSED_DEFAULTS, **written}
     ours = written.get("Version") == PROGRAM
@@ -166,7 +167,8 @@ def settings_from_text(text: str) -> ParsedParameters:
     unknown = [key for key in written if key not in known and key.removesuffix("-1").removesuffix("-2") not in known]
     if unknown:
         notices.append(f"Not known here, and left out: {', '.join(unknown)}.")
-    return ParsedParameters(operation, settings, upscale, written.get("Model", ""), tuple(notices))
+    model, vae = written.get("Model", ""), written.get("VAE", "")
+    return ParsedParameters(operation, settings, upscale, model, vae, tuple(notices))
 
 
 def _operation(written: Mapping[str, str], notices: list[str]) -> str:
@@ -189,6 +191,7 @@ def _pairs(settings: Settings) -> dict[str, object]:
     if isinstance(settings, Diffusion):
         pairs["Size"] = f"{settings.width}x{settings.height}"
         pairs["Model"] = _model_name(settings.model)
+        pairs["VAE"] = _model_name(settings.vae) or None
         if settings.seed_resize_width and settings.seed_resize_height:
             pairs["Seed resize from"] = f"{settings.seed_resize_width}x{settings.seed_resize_height}"
         seamless = settings.seamless_x, settings.seamless_y

@@ -148,6 +148,13 @@ def test_a_model_is_told_without_its_folders(model: str, told: str) -> None:
     assert parsed.model == told and "model" not in parsed.settings and parsed.notices == ()
 
 
+def test_a_vae_is_told_by_its_name_after_the_model() -> None:
+    text = text_of(Img2Img(vae="/home/somebody/vae/softer.safetensors"))
+    assert f"{EMBEDDED}, VAE: softer, Denoising" in text
+    parsed = settings_from_text(text)
+    assert parsed.vae == "softer" and "vae" not in parsed.settings and parsed.notices == ()
+
+
 def test_extras_are_pairs_too() -> None:
     text = text_of(Img2Img(), **{"Script": "X/Y/Z plot", "X Values": "1, 2"})
     assert text.endswith('Denoising strength: 0.75, Script: X/Y/Z plot, X Values: "1, 2", Version: Viewport Diffusion')
@@ -240,7 +247,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
 
 
 def is_apart(item: dataclasses.Field[Any]) -> bool:
-    return item.name in ("model", "style", "batch_count", "batch_size") or item.name.endswith("_file")
+    return item.name in ("model", "vae", "style", "batch_count", "batch_size") or item.name.endswith("_file")
 
 
 def is_plain(text: str) -> bool:
