@@ -353,8 +353,8 @@ def test_the_web_uis_text_is_read_by_value() -> None:
         "seamless_x": False,
     }
     assert expected.items() <= parsed.settings.items()
-    assert parsed.operation == "inpaint" and parsed.model == "anime" and parsed.upscale == {}
-    assert parsed.notices == ("Not known here, and left out: VAE, ENSD, Lora hashes.",)
+    assert parsed.operation == "inpaint" and (parsed.model, parsed.vae) == ("anime", "kl-f8") and parsed.upscale == {}
+    assert parsed.notices == ("Not known here, and left out: ENSD, Lora hashes.",)
     # What the web UI has no word for says nothing by its absence.
     assert not {"resize_mode", "exact_steps", "keep_alpha", "colour_correction"} & parsed.settings.keys()
     assert settings_from_text(text_of(Img2Img())).settings["resize_mode"] == "just_resize"
