@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements/backend.txt requirements/development.txt
 ALONE := requirements/upscalers.txt
+# Every core runs tests of its own; torch with more threads than that is slower on models this small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
 .PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-training test-matrix test-window bench zip clean
 
@@ -35,17 +37,17 @@ lint: $(READY)
 	MYPYPATH=build/typed $(BIN)/mypy -p viewport_diffusion.addon
 
 test-pure: $(READY)
-	$(BIN)/python -m pytest tests/pure
+	$(PYTEST) tests/pure
 
 test-backend: $(READY)
-	$(BIN)/python -m pytest tests/backend
+	$(PYTEST) tests/backend
 
 test-blender: $(READY)
-	$(BIN)/python -m pytest tests/blender
+	$(PYTEST) tests/blender
 
 # The training recipe's own tests; it needs packages of its own.
 test-training: setup-training
-	$(BIN)/python -m pytest tests/training
+	$(PYTEST) tests/training
 
 # The same tests on the oldest and the newest Blender, each in its own environment; the backend stays in ours.
 test-matrix: test-blender
