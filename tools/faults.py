@@ -54,7 +54,7 @@ backend = SubprocessBackend(sys.executable, pathlib.Path(sys.argv[1]), Options()
 backend.submit(painting(steps=150))
 while sys.argv[2] and not any(event.message.startswith(sys.argv[2]) for event in backend.poll()):
     time.sleep(0.002)
-print(backend._worker.process.pid, flush=True)
+print(backend._worker.child.process.pid, flush=True)
 time.sleep(600)
 """
 
@@ -99,7 +99,7 @@ def follow(backend: SubprocessBackend, job: str, until: Callable[[Event], bool] 
 def worker_of(backend: SubprocessBackend) -> int:
     """Return the number of the worker's process."""
     assert backend._worker is not None
-    return backend._worker.process.pid
+    return backend._worker.child.process.pid
 
 
 def starts(folder: Path) -> int:
@@ -152,7 +152,7 @@ def settle(backend: SubprocessBackend, jobs: list[str], killed: float, tally: Ki
             if event.kind == "started" and not back:
                 back = True
                 tally.back.append(time.monotonic() - killed)
-        if not told and (backend._worker is None or backend._worker.process.pid != process):
+        if not told and (backend._worker is None or backend._worker.child.process.pid != process):
             told = True
             tally.told.append(time.monotonic() - killed)
         time.sleep(LOOK)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import queue
-import subprocess
 import tempfile
-import threading
 from typing import IO
 
 from ..errors import BackendError
+from ..processes import LineProcess, last_words
 from .causes import explain
-from .plan import ROOT, Plan
+from .plan import Plan
 from .report import Report
 
 STOP_TIME = 8.0  # seconds that the process has to end what it runs
@@ -24,43 +21,36 @@ class Child:
     def __init__(self, command: str, plan: Plan) -> None:
         """Start it; raises BackendError where Blender's own Python can't be started."""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        command_line = [plan.own_python, "-E", "-s", "-B", "-u", "-m", "backend.install", command]
         try:
-            self._process = subprocess.Popen(
-                [plan.own_python, "-E", "-s", "-B", "-u", "-m", "backend.install", command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                cwd=ROOT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
+            self._child = LineProcess(command_line, self._errors, "installer")
         except OSError as error:
             self._errors.close()
             sentence = f"Blender's own Python could not be started: {error.strerror or error}."
             raise BackendError(sentence, "Choose an interpreter that has the backend's packages.") from error
-        self._heard: queue.Queue[Report | None] = queue.Queue()
         self._last: Report | None = None
-        threading.Thread(target=self._listen, name="viewport-diffusion-installer", daemon=True).start()
-        self._send(plan.to_wire())
+        self._child.send(plan.to_wire())
 
     def poll(self) -> list[Report]:
         """Return what was reported since the last call; the last of all ends it, a death is reported as a failure."""
         reports: list[Report] = []
-        while self._last is None and not self._heard.empty():
-            report = self._heard.get_nowait()
+        while self._last is None:
+            try:
+                message = self._child.hear()
+            except queue.Empty:
+                break
+            report = self._died() if message is None else Report.from_wire(message)
             if report is None:
-                report = self._died()
+                continue
+            reports.append(report)
             if report.is_last:
                 self._last = report
                 self._close()
-            reports.append(report)
         return reports
 
     def cancel(self) -> None:
         """Ask for the end; it comes as a report."""
-        self._send({"type": "cancel"})
+        self._child.send({"type": "cancel"})
 
     def close(self) -> None:
         """End it now, whatever it does: its input ends, and with that what it runs."""
@@ -69,37 +59,10 @@ class Child:
             self._close()
 
     def _close(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(STOP_TIME)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._child.close(STOP_TIME)
         self._errors.close()
 
-    def _send(self, message: dict[str, object]) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it died in between, which its silence tells
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-
-    def _listen(self) -> None:
-        """Read the process's lines until they end; runs on a thread of its own."""
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                with contextlib.suppress(json.JSONDecodeError, RecursionError):
-                    report = Report.from_wire(json.loads(line))
-                    if report is not None:
-                        self._heard.put(report)
-        finally:
-            self._heard.put(None)
-
     def _died(self) -> Report:
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", errors="replace").splitlines()
-        sentence, remedy = explain(code, lines)
+        code = self._child.process.wait()
+        sentence, remedy = explain(code, last_words(self._errors))
         return Report("failed", message=sentence, remedy=remedy)

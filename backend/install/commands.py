@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import BackendError, Cancelled
+from ..processes import NO_WINDOW, ROOT
 from .causes import explain
-from .plan import ROOT
 
 TICK = 0.5  # seconds between two looks at the disk
 STOP_TIME = 5.0  # seconds that a command has to end by itself once it was asked to
@@ -126,7 +126,7 @@ class Commands:
                 encoding="utf-8",
                 errors="replace",
                 pass_fds=() if os.name == "nt" else (self._lock,),
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                creationflags=NO_WINDOW,
             )
         except OSError as error:
             reason = error.strerror or str(error)

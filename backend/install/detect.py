@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..processes import answer
 
 PATIENCE = 15.0  # seconds; nvidia-smi takes some on a card that sleeps
 AMD, INTEL = "0x1002", "0x8086"  # PCI vendors
@@ -134,18 +135,5 @@ def _read(path: Path) -> str:
 
 def _said(command: list[str]) -> list[str]:
     """Return the lines that a tool says, none where it can't run or fails."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PATIENCE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    said = answer(command, PATIENCE)
+    return [line.strip() for line in said[1].splitlines() if line.strip()] if said is not None and said[0] == 0 else []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BackendError
+from ..processes import answer
 
 SUITABLE = ((3, 11), (3, 12))  # that the pinned packages have wheels for, the one that was tested first
 PATIENCE = 30.0  # seconds for an interpreter to answer; the first start from a cold disk takes some
@@ -64,23 +64,15 @@ def search_path() -> str:
 
 def probe(python: str) -> Interpreter | None:
     """Return what a file answers to the question which Python it is; None where it doesn't."""
+    answered = answer([python, "-I", "-c", PROBE], PATIENCE)
+    if answered is None:
+        return None
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", PROBE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PATIENCE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
-        said = json.loads(done.stdout)
+        said = json.loads(answered[1])
         usable = said["wide"] and not said["free"]
         version = (int(said["version"][0]), int(said["version"][1]))
         return Interpreter(python, version, bool(said["pip"])) if usable else None
-    except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

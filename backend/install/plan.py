@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import BackendError
+from ..processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package backend
 REQUIREMENTS = (ROOT / "requirements" / "backend.txt",)
 ALONE = (ROOT / "requirements" / "upscalers.txt",)
 UV_REQUIREMENTS = ROOT / "requirements" / "installer.txt"

@@ -5,28 +5,24 @@ Importing this costs neither torch nor the hub's library: Blender asks it what i
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import queue
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import ModelError
+from ..processes import LineProcess, last_words
 from ..settings import EMBEDDED
 from .load import HUB_NAME, SINGLE_FILES, Options
 from .pipeline_files import INDEX, missing_parts, read_index
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package backend
 LOOK = 0.1  # seconds between two looks at a download
 BILLION = 1e9  # bytes in a GB
 HIDDEN = ("PYTHONPATH", "PYTHONHOME", "HF_HUB_OFFLINE")  # of Blender's own Python, and what is set by us
@@ -122,20 +118,14 @@ class Fetching:
         self.folder: Path | None = None
         self.error: ModelError | None = None
         self.is_over = False
-        self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         try:
-            self._process = _start(python, self._errors)
+            self._child = _start(python, self._errors)
         except OSError as error:
             self._errors.close()
             raise ModelError(f"{python} could not be started: {error.strerror or error}.", "Choose another.") from error
-        threading.Thread(target=self._listen, name="viewport-diffusion-hub", daemon=True).start()
         job = {"name": name, "patterns": list(patterns), "only_size": only_size}
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it died already, which its silence tells
-            self._process.stdin.write(json.dumps({**job, "device": options.device, "precision": options.precision}))
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+        self._child.send({**job, "device": options.device, "precision": options.precision})
 
     @property
     def share(self) -> float:
@@ -157,7 +147,7 @@ class Fetching:
         heard = False
         while not self.is_over:
             try:
-                message = self._heard.get(timeout=wait) if wait and not heard else self._heard.get_nowait()
+                message = self._child.hear(0.0 if heard else wait)
             except queue.Empty:
                 break
             heard = True
@@ -167,14 +157,8 @@ class Fetching:
     def close(self) -> None:
         """End it now, whatever it does."""
         self.is_over = True
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        if not self._errors.closed:
-            self._errors.close()
+        self._child.kill()
+        self._errors.close()
 
     def _take(self, message: dict[str, Any] | None) -> None:
         kind = "ended" if message is None else message.get("type")
@@ -191,30 +175,16 @@ class Fetching:
         if kind in ("ended", "done", "failed"):
             self.close()
 
-    def _listen(self) -> None:
-        """Read the process's lines until they end; runs on a thread of its own."""
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                with contextlib.suppress(json.JSONDecodeError, RecursionError):
-                    message = json.loads(line)
-                    if isinstance(message, dict):
-                        self._heard.put(message)
-        finally:
-            self._heard.put(None)
-            self._process.stdout.close()
-
     def _died(self) -> ModelError:
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        code = self._child.process.wait()
+        lines = last_words(self._errors)
         log.warning("fetching %s ended with code %s: %s", self.name, code, "\n".join(lines))
         if lines and "No module named" in lines[-1]:
             return ModelError("The backend's Python has no huggingface_hub.", "Install the backend's packages there.")
         return ModelError(f"{self.name} could not be fetched: the process ended (code {code}).", "Try again.")
 
 
-def _start(python: str, errors: IO[bytes]) -> subprocess.Popen[str]:
+def _start(python: str, errors: IO[bytes]) -> LineProcess:
     environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
     # The library's other way to fetch can't go on from half a file.
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -222,18 +192,7 @@ def _start(python: str, errors: IO[bytes]) -> subprocess.Popen[str]:
     if python == sys.executable:  # which finds its packages as we do, wherever Blender has put them
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         flags = []
-    return subprocess.Popen(
-        [python, *flags, "-B", "-m", "backend.models.fetcher"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
+    return LineProcess([python, *flags, "-B", "-m", "backend.models.fetcher"], errors, "hub", environment)
 
 
 def size_of(name: str, options: Options, check: Callable[[], None] = nothing) -> Size:

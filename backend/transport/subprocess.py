@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import subprocess
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,13 @@ from ..errors import BackendError
 from ..events import Event
 from ..job import last_event
 from ..models.load import Options
+from ..processes import LineProcess
 from ..queue import JobQueue
 from ..request import Request
 from .causes import cause_of_death
 from .protocol import IDLE, PROTOCOL
 from .queued import QueuedBackend
 
-ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package backend
 GRACE = 10.0  # seconds a cancelled job may go on before its process is ended
 LOADING_GRACE = 60.0  # the same for one that was still loading: the next job most likely wants what is loaded
 SILENCE = 60.0  # seconds without a beat after which a process is taken for hung; loading a library can hold one up
@@ -38,36 +35,15 @@ SILENT = ("The backend's process no longer answered, and was ended.", "Generate 
 
 @dataclass
 class _Worker:
-    """One child process, and what its reader thread has heard."""
+    """One child process, and what is known of it."""
 
-    process: subprocess.Popen[str]
+    child: LineProcess
     log: Path
-    heard: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
     hello: dict[str, Any] | None = None
     held: int = 0  # bytes of memory
     silence: float = 0.0  # seconds without a line, as far as they were watched
     verdict: tuple[str, str] | None = None  # why we ended it ourselves
     ended: float | None = None  # when its output ended
-    writing: threading.Lock = field(default_factory=threading.Lock)
-
-    def listen(self) -> None:
-        """Read the child's lines until they end; runs on a thread of its own."""
-        assert self.process.stdout is not None
-        try:
-            for line in self.process.stdout:
-                with contextlib.suppress(json.JSONDecodeError, RecursionError):
-                    message = json.loads(line)
-                    if isinstance(message, dict):
-                        self.heard.put(message)
-        finally:
-            self.heard.put(None)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Write one line; a child that died in between is noticed by its silence."""
-        assert self.process.stdin is not None
-        with self.writing, contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
 
 
 class SubprocessBackend(QueuedBackend):
@@ -105,7 +81,7 @@ class SubprocessBackend(QueuedBackend):
         worker = self._worker
         if worker is None or self._current is not None:
             return False
-        worker.send({"type": "free", "job": ""})
+        worker.child.send({"type": "free", "job": ""})
         return True
 
     def device(self) -> str:
@@ -130,14 +106,7 @@ class SubprocessBackend(QueuedBackend):
         worker, self._worker = self._worker, None
         self._current = None
         if worker is not None:
-            assert worker.process.stdin is not None
-            with contextlib.suppress(OSError, ValueError):
-                worker.process.stdin.close()
-            try:
-                worker.process.wait(STOP_TIME)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.child.close(STOP_TIME)
         self.queue.close()
 
     def _ready(self) -> None:
@@ -147,45 +116,36 @@ class SubprocessBackend(QueuedBackend):
     def _run(self, folder: Path) -> None:
         assert self._worker is not None
         self._news = time.monotonic()
-        self._worker.send({"type": "run", "job": folder.name, "folder": str(folder), "idle": self.idle})
+        self._worker.child.send({"type": "run", "job": folder.name, "folder": str(folder), "idle": self.idle})
 
     def _ask_to_stop(self, job: str, began: bool) -> None:
         self._stopping[job] = time.monotonic() + (GRACE if began else LOADING_GRACE)
         if self._worker is not None:
-            self._worker.send({"type": "cancel", "job": job})
+            self._worker.child.send({"type": "cancel", "job": job})
 
     def _start(self) -> _Worker:
         log = self.queue.path("log")
         try:
             with log.open("wb") as errors:
-                process = subprocess.Popen(
-                    worker_command(self._python, self._options),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    cwd=ROOT,
-                    env=worker_environment(self._options.online),
-                    text=True,
-                    encoding="utf-8",
-                    errors="replace",
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would open a console
-                )
+                command = worker_command(self._python, self._options)
+                child = LineProcess(command, errors, "reader", worker_environment(self._options.online))
         except OSError as error:
             reason = error.strerror or str(error)
             raise BackendError(
                 f"{self._python} could not be started: {reason}.", "Choose a Python with torch in the preferences."
             ) from error
-        worker = _Worker(process, log)
-        threading.Thread(target=worker.listen, name="viewport-diffusion-reader", daemon=True).start()
-        return worker
+        return _Worker(child, log)
 
     def _listen(self, worker: _Worker) -> None:
         """Take in what the child has said, and count the seconds of its silence."""
         now = time.monotonic()
         worker.silence += min(now - self._looked, LOOK)
         self._looked = now
-        while not worker.heard.empty():
-            message = worker.heard.get_nowait()
+        while True:
+            try:
+                message = worker.child.hear()
+            except queue.Empty:
+                return
             worker.silence = 0.0
             if message is None:
                 worker.ended = now
@@ -201,7 +161,7 @@ class SubprocessBackend(QueuedBackend):
     def _greet(self, worker: _Worker, hello: dict[str, Any]) -> None:
         worker.hello = hello
         if hello.get("protocol") != PROTOCOL:
-            worker.process.kill()
+            worker.child.process.kill()
             worker.verdict = ("The backend is of another version.", "Install extension and backend together.")
             self._deaths = MAXIMUM_DEATHS  # it won't get better by trying
 
@@ -219,22 +179,22 @@ class SubprocessBackend(QueuedBackend):
             return
         now = time.monotonic()
         if worker.ended is not None:
-            if worker.process.poll() is not None:
+            if worker.child.process.poll() is not None:
                 self._bury(worker)
             elif now - worker.ended > STOP_TIME:
-                worker.process.kill()
+                worker.child.process.kill()
         elif any(now > until for until in self._stopping.values()):
-            worker.process.kill()
+            worker.child.process.kill()
             self._stopping = dict.fromkeys(self._stopping, float("inf"))
         elif worker.silence > SILENCE and worker.verdict is None:
             worker.verdict = SILENT
-            worker.process.kill()
+            worker.child.process.kill()
 
     def _bury(self, worker: _Worker) -> None:
         """The child is dead: tell its job if it had begun, else keep it, and stop trying after too many deaths."""
         self._worker = None
         self._stopping.clear()
-        code, greeted = worker.process.returncode, worker.hello is not None
+        code, greeted = worker.child.process.returncode, worker.hello is not None
         sentence, remedy = worker.verdict or cause_of_death(code, worker.log, greeted=greeted)
         self._deaths += 1
         if self._current is not None:
@@ -250,7 +210,7 @@ class SubprocessBackend(QueuedBackend):
             super()._hear(written)
         elif self._cancelled:
             self._say_cancelled(job)
-        elif written is not None and written.kind == "started":
+        elif written is not None and written.kind in ("started", "picture"):
             self._current = None
             self._say_failed(job, sentence, remedy)  # never run twice unasked: the job itself may have killed it
         else:

@@ -267,7 +267,7 @@ def test_the_process_ends_when_its_parent_is_gone(server: FakeHub) -> None:
     until = time.monotonic() + 60
     while not server.sent and time.monotonic() < until:
         fetching.poll(0.05)
-    assert fetching._process.stdin is not None
-    fetching._process.stdin.close()  # as the system does for a parent that was killed
-    assert fetching._process.wait(5) != 0
+    assert fetching._child.process.stdin is not None
+    fetching._child.process.stdin.close()  # as the system does for a parent that was killed
+    assert fetching._child.process.wait(5) != 0
     fetching.close()

@@ -62,7 +62,7 @@ def separate(jobs: Path) -> Iterator[SubprocessBackend]:
 def process_of(backend: SubprocessBackend) -> int:
     """Return the worker's process number."""
     assert backend._worker is not None
-    return backend._worker.process.pid
+    return backend._worker.child.process.pid
 
 
 def test_both_backends_give_the_same_pixels_and_say_the_same(
@@ -127,7 +127,7 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
         "settings = Img2Img(steps=150, denoising_strength=1.0, width=256, height=256)\n"
         "backend.submit(Request(settings, {'init': picture}))\n"
         "while not any(event.message.startswith('Step') for event in backend.poll()): time.sleep(0.01)\n"
-        "print(backend._worker.process.pid, flush=True)\n"
+        "print(backend._worker.child.process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen(

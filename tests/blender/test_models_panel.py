@@ -147,7 +147,7 @@ def test_a_cancel_ends_the_process_at_once(found: list[Any], hub: FakeHub) -> No
     catalogue = part("addon.catalogue")
     hub.pace = 0.5
     catalogue.fetch("owner/tiny")
-    process = catalogue.fetching()._process
+    process = catalogue.fetching()._child.process
     wait_until(lambda: hub.sent > 0)
     assert not bpy.ops.viewport_diffusion.fetch_model.poll()
     started = time.monotonic()

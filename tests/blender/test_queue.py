@@ -130,7 +130,7 @@ def test_a_killed_worker_is_told_and_its_job_offered(scene: bpy.types.Scene) -> 
     jobs = part("addon.jobs")
     job, after = submit("Long", steps=150), submit("After", steps=2)
     wait_until(lambda: bool(job.message.startswith("Step")))
-    jobs._state.backend._worker.process.kill()
+    jobs._state.backend._worker.child.process.kill()
     wait_until(lambda: job.is_over)
     assert job.kind == "failed" and "killed" in job.message
     wait_until(lambda: after.is_over)

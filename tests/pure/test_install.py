@@ -190,7 +190,7 @@ def test_killed_half_way_is_incomplete_and_resumes_without_fetching_twice(tmp_pa
     index.held = "husk-1.0-py3-none-any.whl"
     child = Child("install", chosen)
     assert follow(child, "Fetching husk").kind == "progress"
-    child._process.kill()
+    child._child.process.kill()
     died = follow(child)
     assert died.kind == "failed" and "killed" in died.message and "Resume" in died.remedy
     assert environments.incomplete(root) == "v1" and environments.current(root) is None
@@ -409,7 +409,7 @@ def test_resume_waits_for_what_a_killed_installation_has_left_at_work(tmp_path: 
     chosen = replace(tiny_plan(tmp_path), python=str(python))
     child = Child("install", chosen)
     follow(child, "Looking for torch")
-    child._process.kill()
+    child._child.process.kill()
     follow(child)
     assert environments.is_locked(Path(chosen.root)), "pip is still at work"
     again = Child("install", replace(chosen, python=str(stub(tmp_path / "whole"))))
