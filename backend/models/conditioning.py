@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ import torch
 from ..errors import InvalidRequest, ModelError
 from ..prompts import BREAK, plain, plan, schedule, weigh
 from .adapters import Embedding, pattern
+from .kept import Kept
 
-TEXTS_KEPT = 64
+KEPT_BYTES = 64 * 2**20  # of texts as the denoiser takes them: 100 of Stable Diffusion XL's, 7 of Flux's
 COMMA_REACH = 20  # tokens at a chunk's end in which a comma moves the break, the web UI's default
-Cache = OrderedDict[tuple[str, int], "Conditioning"]
+Cache = Kept[tuple[str, int], "Conditioning"]
 
 # What encode_prompt of a pipeline that takes texts whole returns, by the start of its class's name.
 WHOLE_TEXT = {
@@ -87,18 +87,14 @@ def encode_prompts(
     """
 
     def encoded(texts: list[tuple[int, str]]) -> Texts:
-        for _, text in texts:
-            key = (text, clip_skip)
-            if key not in cache:
-                cache[key] = encode(pipe, text, clip_skip, device, embeddings)
-            cache.move_to_end(key)
-        return [(last, cache[text, clip_skip]) for last, text in texts]
+        def read(text: str) -> Conditioning:
+            return cache.get((text, clip_skip), lambda: encode(pipe, text, clip_skip, device, embeddings))
 
-    positives = [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)]
-    prompts = Prompts(encoded(schedule(negative, steps)), positives)
-    while len(cache) > TEXTS_KEPT:
-        cache.popitem(last=False)
-    return prompts
+        return [(last, read(text)) for last, text in texts]
+
+    return Prompts(
+        encoded(schedule(negative, steps)), [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)]
+    )
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,8 +16,9 @@ from ..errors import InvalidRequest, ModelError, OutOfMemory
 from ..imaging.regions import Region
 from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
-from .conditioning import Conditioning, Prompts, encode_prompts
+from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
 from .families import Family
+from .kept import Kept
 from .vae import load_vae
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ TEXT_LAYERS = (
     "Qwen2_5_VLDecoderLayer",
 )  # what the text encoders are made of
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
+LATENTS_BYTES = 32 * 2**20  # of pictures' latents kept: 500 of 512², 30 of 2048²
 MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
 
 
@@ -72,13 +74,17 @@ class Model:
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
-        self._prompts: OrderedDict[tuple[str, int], Conditioning] = OrderedDict()
+        self._prompts: Cache = Kept(KEPT_BYTES)
+        self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
+        self._seamless = (False, False)
         self._loras = Loras(pipe, lora_folders)
         self._embedding_folders = embedding_folders
         self._read_with: tuple[object, list[Version]] = ((), [])  # LoRAs and embeddings, as for the kept prompts
         self._own_vae = pipe.vae
         self._vae = ""
         self._guide: Guide | None = None
+        _lay_out(family.network, device)
+        _lay_out(pipe.vae, device)
         family.network.forward = self._forward  # type: ignore[method-assign]
         for module in (*self._watched_modules(), *_blocks_of(pipe.vae)):
             module.register_forward_pre_hook(lambda *_: self.watch())
@@ -188,9 +194,18 @@ class Model:
         """Whether the VAE is a video model's, to which a picture is a film of one frame."""
         return "z_dim" in self.pipe.vae.config
 
-    @torch.inference_mode()
     def encode(self, picture: Array) -> torch.Tensor:
-        """Return the latents (1×C×h×w float32) of a picture (uint8 H×W×3 sRGB, sides multiples of scale_factor)."""
+        """Return the latents (1×C×h×w float32) of a picture (uint8 H×W×3 sRGB, sides multiples of scale_factor).
+
+        Those of the pictures last asked for are kept; nobody may write into them.
+        """
+        pixels = np.ascontiguousarray(picture)
+        key = (hashlib.blake2b(pixels.data).digest(), pixels.shape, self._seamless, self.pipe.vae.dtype)
+        return self._latents.get(key, lambda: self.encode_anew(pixels))
+
+    @torch.inference_mode()
+    def encode_anew(self, picture: Array) -> torch.Tensor:
+        """Return the latents of a picture as `encode` does, for those who watch the VAE at its work, or change it."""
         vae = self.pipe.vae
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with memory_errors(f"encode a picture of {picture.shape[1]}×{picture.shape[0]}"):
@@ -214,6 +229,7 @@ class Model:
             vae = load_vae(wanted, self._own_vae)
             for module in _blocks_of(vae):
                 module.register_forward_pre_hook(lambda *_: self.watch())
+            _lay_out(vae, self.device)
             self._put_vae(vae)
             self._vae = wanted
 
@@ -221,6 +237,7 @@ class Model:
         family = self.family
         family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
         self.pipe.vae = vae
+        self._latents.clear()
 
     @contextmanager
     def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor, strength: float = 1.0) -> Iterator[None]:
@@ -253,9 +270,11 @@ class Model:
         convolutions = [m for m in wanted if isinstance(m, torch.nn.Conv2d) and any(m.padding)]
         for convolution in convolutions:
             convolution._conv_forward = functools.partial(_wrapped, convolution, x, y)  # type: ignore[method-assign]
+        self._seamless = (x, y)
         try:
             yield
         finally:
+            self._seamless = (False, False)
             for convolution in convolutions:
                 del convolution._conv_forward
 
@@ -297,6 +316,15 @@ class Model:
             return encode_prompts(
                 self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
             )
+
+
+def _lay_out(module: torch.nn.Module, device: str) -> None:
+    """Store a module's convolutions with the channels innermost, as processors and CUDA's tensor cores read them.
+
+    Measured for Stable Diffusion 1 in bfloat16 on a processor: 7 % less time in the UNet, 12 % in the VAE.
+    """
+    if not device.startswith("mps"):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _blocks_of(vae: Any) -> Iterator[torch.nn.Module]:

@@ -35,10 +35,10 @@ def encode_tiled(model: Model, picture: Array, tell: Tell) -> torch.Tensor:
     regions = plan_tiles(width, height, TILE // step, TILE // step, OVERLAP // step).regions
     small = reduced(picture, step)
     total, weights = torch.zeros(()), torch.zeros(1, 1, height, width)
-    with same_statistics(model.pipe.vae.encoder, lambda: model.encode(small)):
+    with same_statistics(model.pipe.vae.encoder, lambda: model.encode_anew(small)):
         for index, region in enumerate(regions):
             rows, columns = region.slices
-            part = model.encode(picture[region.y1 * step : region.y2 * step, region.x1 * step : region.x2 * step])
+            part = model.encode_anew(picture[region.y1 * step : region.y2 * step, region.x1 * step : region.x2 * step])
             if total.ndim == 0:
                 total, weights = part.new_zeros(1, part.shape[1], height, width), weights.to(part)
             weight = window_weight(region.width, region.height).to(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,8 @@ from transformers import (
 )
 
 from backend.errors import InvalidRequest, ModelError
-from backend.models.conditioning import Cache, Conditioning, emphasise, encode, encode_prompts, split_chunks
+from backend.models.conditioning import KEPT_BYTES, Cache, Conditioning, emphasise, encode, encode_prompts, split_chunks
+from backend.models.kept import Kept, size_of
 from backend.models.load import EMBEDDED_FOLDER, quiet_libraries
 from backend.models.single_file import CONFIGS, build_tokenizer
 
@@ -261,7 +261,7 @@ def test_a_textual_inversion_becomes_all_of_its_tokens(sdxl: Any) -> None:
 
 
 def prompts_of(pipe: Any, prompt: str, negative: str = "", cache: Cache | None = None, clip_skip: int = 1) -> Any:
-    return encode_prompts(pipe, prompt, negative, 20, clip_skip, "cpu", OrderedDict() if cache is None else cache)
+    return encode_prompts(pipe, prompt, negative, 20, clip_skip, "cpu", Kept(KEPT_BYTES) if cache is None else cache)
 
 
 def test_each_step_has_its_texts(sd1: Any) -> None:
@@ -299,7 +299,7 @@ def encoded(sd1: Any) -> Iterator[list[int]]:
 
 
 def test_nothing_is_encoded_twice(sd1: Any, encoded: list[int]) -> None:
-    cache: Cache = OrderedDict()
+    cache: Cache = Kept(KEPT_BYTES)
     prompts_of(sd1, "[cat|dog]", "rain", cache)
     assert len(encoded) == 3
     prompts_of(sd1, "[dog|cat|rain]", "", cache)
@@ -309,14 +309,17 @@ def test_nothing_is_encoded_twice(sd1: Any, encoded: list[int]) -> None:
 
 
 def test_the_cache_keeps_what_was_used_last(sd1: Any, encoded: list[int]) -> None:
-    cache: Cache = OrderedDict()
+    cache: Cache = Kept(5 * size_of(encode(sd1, "cat")))
+    encoded.clear()
     prompts_of(sd1, "cat", "rain", cache)
-    for number in range(70):
+    for number in range(7):
         prompts_of(sd1, f"{number}", "rain", cache)
-    assert len(encoded) == 72
-    assert len(cache) == 64
+    assert len(encoded) == 9
+    assert len(cache) == 5
+    prompts_of(sd1, "6", "rain", cache)
+    assert len(encoded) == 9
     prompts_of(sd1, "cat", "rain", cache)
-    assert len(encoded) == 73
+    assert len(encoded) == 10
 
 
 def test_arguments_are_those_of_a_pipeline(sdxl: Any, sd1: Any) -> None:

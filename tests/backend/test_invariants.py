@@ -355,6 +355,7 @@ def test_a_cancel_stops_amid_the_phase_it_comes_in(subject: Subject, picture: Pi
     source, _ = subject.scene(picture)
     model = model_of(subject)
     model._prompts.clear()  # which would spare it the reading of the prompt
+    model._latents.clear()  # and this of the picture
     cancelled = False
 
     def at(where: str, count: int) -> None:
