@@ -1,0 +1,192 @@
+"""Predictions of the picture as small pictures: by a linear look at their latents, or by a tiny autoencoder."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..errors import OutOfMemory
+from ..previews import LONGEST, SHARP, Previews
+from ..request import Array
+from .hub import snapshot
+from .load import choose_precision
+from .model import Model, memory_errors
+from .vae import UNFIT
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderTiny
+
+log = logging.getLogger(__name__)
+
+LEAST_TIME = 0.1  # seconds from one preview to the next: the window looks no more often
+SHARE = 0.1  # of a picture's time that a tiny autoencoder may take
+PROBE = 8  # latents a side of what is decoded to learn what it takes
+LEVELS = (16, 90, 165, 239)  # of red, green and blue in the chart of colours
+CHART = 8  # fields a side of it: all combinations of four levels
+FIELD = 2  # latents a side of a field
+SHUFFLE = 2  # seed of the fields' order: whatever the order, VAEs differ by more than charts do
+# A VAE's latent channels and scaling factor → what the tiny autoencoder for such latents is called.
+TINY = {(4, 0.18215): "taesd", (4, 0.13025): "taesdxl", (16, 1.5305): "taesd3", (16, 0.3611): "taef1"}
+TINY_OWNER = "madebyollin"  # on the hub
+TINY_FACTOR = 8  # pixels that they make of a latent's side
+
+
+class Previewer:
+    """Shows the predictions of one sampling as they come, and takes next to none of its time."""
+
+    def __init__(self, model: Model, wanted: Previews, show: Callable[[list[Array]], None]) -> None:
+        """Get ready; show(pictures): is handed one a picture of the batch, uint8 h×w×3."""
+        self._show = show
+        self._every = wanted.every
+        self._colours = colours_of(model)
+        self._tiny = tiny_of(model, wanted.autoencoder) if wanted.method == SHARP else None
+        self._cost = 0.0 if self._tiny is None else _seconds_a_latent(self._tiny, model)
+        self._spent = 0.0  # seconds of the tiny autoencoder
+        self._began = time.monotonic()
+        self._last = float("-inf")
+        self._steps = 0
+
+    def is_due(self) -> bool:
+        """Count a step, and return whether its prediction is to be shown."""
+        self._steps += 1
+        return self._steps % self._every == 0 and time.monotonic() - self._last >= LEAST_TIME
+
+    @torch.inference_mode()
+    def show(self, prediction: torch.Tensor) -> None:
+        """Show a prediction of the picture (B×C×h×w latents, as the denoiser takes them)."""
+        latents = prediction.float()
+        pictures = self._sharp(_reduced(latents))
+        if pictures is None and self._spent > 0:
+            return  # what is on show is sharper
+        weights, offset = (part.to(latents.device) for part in self._colours)
+        seen = torch.einsum("bchw,kc->bkhw", latents, weights) + offset if pictures is None else pictures
+        self._show(_as_pictures(seen))
+        self._last = time.monotonic()
+
+    def _sharp(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """Return what a tiny autoencoder makes of latents (B×3×H×W, 0–255), None where there is no time for it."""
+        expected = self._cost * latents[:, 0].numel()
+        if self._tiny is None or self._spent + expected > SHARE * (time.monotonic() - self._began):
+            return None
+        float(latents.flatten()[0])  # waits for a graphics card to have computed them
+        began = time.monotonic()
+        try:
+            with memory_errors("show the picture so far"):
+                pictures = _decoded(self._tiny, latents).cpu()
+        except OutOfMemory:
+            self._tiny, self._spent = None, 0.0
+            return None
+        taken = time.monotonic() - began
+        self._cost = taken / latents[:, 0].numel()
+        self._spent += taken
+        return pictures
+
+
+_colours: WeakKeyDictionary[Any, tuple[torch.Tensor, torch.Tensor]] = WeakKeyDictionary()
+
+
+def colours_of(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what turns latents into colours (0–255 sRGB) the best: 3×C weights, and 3×1×1 to be added.
+
+    By least squares over a chart of colours that the model's own VAE has encoded, once for each VAE. No constants of
+    known VAEs are needed then: on one with an even latent space the mean error is 1.7 of 255, where a fit to the
+    pictures themselves would leave 1.3.
+    """
+    vae = model.pipe.vae
+    if vae not in _colours:
+        levels = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), -1).reshape(CHART, CHART, 3)
+        order = np.random.default_rng(SHUFFLE).permutation(CHART**2)
+        chart = levels.reshape(-1, 3)[order].reshape(CHART, CHART, 3).astype(np.uint8)
+        side = FIELD * model.scale_factor
+        latents = model.encode(chart.repeat(side, 0).repeat(side, 1))[0].double().cpu().nan_to_num()
+        wanted = torch.from_numpy(chart.repeat(FIELD, 0).repeat(FIELD, 1)).double().reshape(-1, 3)
+        given = torch.cat([latents.flatten(1).T, torch.ones(len(wanted), 1, dtype=torch.float64)], 1)
+        found = (torch.linalg.pinv(given) @ wanted).float()
+        _colours[vae] = found[:-1].T.contiguous(), found[-1].reshape(3, 1, 1)
+    return _colours[vae]
+
+
+def tiny_of(model: Model, chosen: str = "") -> AutoencoderTiny | None:
+    """Return the tiny autoencoder for a model's latents, ready on its device; None where there is none of any use.
+
+    chosen: a folder of one, or of several under their own names.
+    """
+    channels = int(model.pipe.vae.config.get("latent_channels") or model.pipe.vae.config.get("z_dim") or 0)
+    name = TINY.get((channels, float(model.pipe.vae.config.get("scaling_factor") or 1.0)), "")
+    for folder in _places(name, chosen.strip(), model.name):
+        if (folder / "config.json").is_file():
+            try:
+                tiny = load_tiny(str(folder), model.device)
+            except UNFIT:
+                log.warning("%s holds no tiny autoencoder", folder, exc_info=True)
+                continue
+            if tiny.config["latent_channels"] == channels:
+                return tiny
+            log.warning("%s is for another model's latents", folder)
+    return None
+
+
+def _places(name: str, chosen: str, model: str) -> list[Path]:
+    """Return the folders in which a tiny autoencoder of that name is looked for, the likeliest first."""
+    places = []
+    if chosen:
+        folder = Path(chosen).expanduser()
+        others = set(TINY.values()) - {name}
+        places += [] if folder.name in others else [folder]
+        places += [folder / name] if name else []
+    if name:
+        beside = Path(model).expanduser()
+        places += [beside / name, beside.parent / name]
+        fetched = snapshot(f"{TINY_OWNER}/{name}")
+        places += [fetched] if fetched is not None else []
+    return places
+
+
+@functools.lru_cache(maxsize=1)
+def load_tiny(folder: str, device: str) -> AutoencoderTiny:
+    """Return the tiny autoencoder of a folder; raises one of UNFIT where it holds none."""
+    from diffusers import AutoencoderTiny
+
+    dtype = choose_precision("automatic", device)
+    tiny = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return tiny.to(device, dtype).eval()
+
+
+def _decoded(tiny: AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
+    scaled = latents / tiny.config["scaling_factor"] + tiny.config["shift_factor"]
+    pixels: torch.Tensor = tiny.decode(scaled.to(tiny.dtype), return_dict=False)[0]
+    return (pixels.float() + 1) * 127.5
+
+
+@torch.inference_mode()
+def _seconds_a_latent(tiny: AutoencoderTiny, model: Model) -> float:
+    """Return the time that decoding takes, divided by the latents; more of them take a little less each."""
+    latents = torch.zeros(1, tiny.config["latent_channels"], PROBE, PROBE, device=model.device)
+    _decoded(tiny, latents).cpu()  # the first call takes longer
+    began = time.monotonic()
+    _decoded(tiny, latents).cpu()
+    return (time.monotonic() - began) / PROBE**2
+
+
+def _reduced(latents: torch.Tensor) -> torch.Tensor:
+    """Return latents averaged to as many as a tiny autoencoder makes a preview of, at eight pixels each."""
+    factor = LONGEST // TINY_FACTOR / max(latents.shape[2:])
+    if factor >= 1:
+        return latents
+    height, width = (max(1, round(side * factor)) for side in latents.shape[2:])
+    return functional.interpolate(latents, size=(height, width), mode="area")
+
+
+def _as_pictures(values: torch.Tensor) -> list[Array]:
+    """Return B×3×h×w of 0–255 as uint8 h×w×3 each."""
+    whole = values.nan_to_num().clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return list(np.asarray(whole))

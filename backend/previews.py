@@ -1,0 +1,93 @@
+"""The picture so far: how it is wished for, who it is shown to, and the file of a job's folder that holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .disk import write_atomically
+from .request import Array
+
+FILE = "preview.npy"
+LONGEST = 512  # pixels; a window shows no more of a picture that isn't finished
+CHEAP, SHARP = "cheap", "sharp"
+METHODS = {
+    CHEAP: ("Approx Cheap", "Colours straight from the latents: coarse, and at no cost"),
+    SHARP: ("Tiny Autoencoder", "TAESD where there is one, as often as takes a tenth of the time; else Approx Cheap"),
+}
+
+
+@dataclass(frozen=True)
+class Previews:
+    """How the picture is to be seen while it is made.
+
+    every: steps from one preview to the next, 0 for none. autoencoder: a folder of a tiny autoencoder, or of several
+    under their own names such as taesd; it is also looked for beside the model, and in the hub's cache.
+    """
+
+    every: int = 0
+    method: str = CHEAP
+    autoencoder: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return them as an object of JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, message: object) -> Previews:
+        """Return what to_wire() wrote; anything else means no previews."""
+        if not isinstance(message, Mapping) or set(message) != {item.name for item in fields(cls)}:
+            return cls()
+        made = cls(**message)
+        known = type(made.every) is int and made.method in METHODS and isinstance(made.autoencoder, str)
+        return made if known and made.every > 0 else cls()
+
+
+class Viewer:
+    """Is shown the picture so far; this one wants to see nothing."""
+
+    wanted = Previews()
+
+    def show(self, picture: Array) -> None:
+        """Take a picture (uint8 h×w×3 of at most LONGEST pixels a side) in the place of the last."""
+
+
+class FileViewer(Viewer):
+    """Keeps the newest preview in a job's folder, where any process can look at it, and nobody has to.
+
+    count: how many there have been.
+    """
+
+    def __init__(self, folder: Path, wanted: Previews) -> None:
+        self.wanted = wanted
+        self.count = 0
+        self._path = folder / FILE
+
+    def show(self, picture: Array) -> None:
+        """Write the picture whole; where the disk refuses, there is one preview less."""
+        content = io.BytesIO()
+        np.save(content, picture)
+        with contextlib.suppress(OSError):
+            write_atomically(self._path, content.getvalue(), flush=False)
+            self.count += 1
+
+    def remove(self) -> None:
+        """Take the file away: the picture itself is there, or never will be."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def read_preview(folder: Path) -> Array | None:
+    """Return the newest preview of a job's folder (uint8 h×w×3), None where there is none."""
+    try:
+        picture = np.load(folder / FILE, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
+    return picture if fits and picture.shape[2] == 3 and 0 < max(picture.shape[:2]) <= LONGEST else None
