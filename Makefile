@@ -9,7 +9,7 @@ ALONE := requirements/upscalers.txt
 # Every core runs tests of its own; torch with more threads than that is slower on models this small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
-.PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-training test-matrix test-window bench zip clean
+.PHONY: setup setup-training demo test lint test-pure test-backend test-blender test-training test-matrix test-window fuzz bench zip clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ test-backend: $(READY)
 
 test-blender: $(READY)
 	$(PYTEST) tests/blender
+
+# Each test of what comes in, with 10,000 inputs.
+fuzz: $(READY)
+	$(PYTEST) tests/pure/test_fuzz.py --hypothesis-profile=long --timeout=3000
 
 # The training recipe's own tests; it needs packages of its own.
 test-training: setup-training

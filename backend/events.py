@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
-Kind = Literal["queued", "started", "progress", "finished", "failed", "cancelled", "applied"]
+Kind = Literal["queued", "started", "progress", "picture", "finished", "failed", "cancelled", "applied"]
 KINDS = get_args(Kind)
 FINISHED = "Finished"  # the message of a picture that there is nothing more to say about
 LAST_KINDS = ("finished", "failed", "cancelled")  # a job says one of these, once, and nothing after it
@@ -22,7 +23,9 @@ class Event(NamedTuple):
     """One step in a job's life.
 
     progress: 0–1, the share of model calls done; 1 only once the picture is there. message: what is being done, or on
-    failure the sentence for the artist, with its remedy. text: what an operation that reads a picture says of it.
+    failure the sentence for the artist, with its remedy. results: the job's pictures; of one that was cancelled or
+    failed those that were finished before; a "picture" event announces each as soon as it is there, though a later one
+    such as a grid may take its place. text: what an operation that reads a picture says of it.
     seconds: wall time of the finished job. "applied" stands in a job's log only: its pictures have been taken in.
     """
 
@@ -53,10 +56,30 @@ class Event(NamedTuple):
                 Result(str(r["path"]), int(r["seed"]), str(r["infotext"])) for r in fields.pop("results", ())
             )
             event = cls(**fields, results=results)
-        except (TypeError, KeyError) as error:
+            numbers = 0 <= event.progress <= 1 and 0 <= event.seconds < math.inf
+        except (TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"not an event: {error!r}") from error
-        numbers = isinstance(event.progress, (int, float)) and isinstance(event.seconds, (int, float))
         texts = (event.job, event.message, event.remedy, event.text)
         if event.kind not in KINDS or not numbers or not all(isinstance(text, str) for text in texts):
             raise ValueError("not an event")
         return event
+
+
+def cancelled_event(job: str, results: tuple[Result, ...] = (), kept: str = "") -> Event:
+    """Return the event of a job that was cancelled, with the pictures that were finished before.
+
+    kept: the sentence on those pictures, where their number doesn't say it.
+    """
+    return Event(job, "cancelled", message=". ".join(["Cancelled", *_kept(results, kept)]), results=results)
+
+
+def failed_event(job: str, sentence: str, remedy: str = "", results: tuple[Result, ...] = (), kept: str = "") -> Event:
+    """Return the event of a job that failed, with the pictures that were finished before; kept: as for a cancel."""
+    return Event(job, "failed", message=" ".join([sentence, *_kept(results, kept)]), remedy=remedy, results=results)
+
+
+def _kept(results: tuple[Result, ...], sentence: str) -> list[str]:
+    """Return the sentence that tells how many pictures are kept, none where none is."""
+    if sentence or not results:
+        return [sentence] if sentence else []
+    return [f"{len(results)} finished pictures are kept." if len(results) > 1 else "1 finished picture is kept."]

@@ -34,6 +34,15 @@ def answer(command: Sequence[str], patience: float) -> tuple[int, str] | None:
     return done.returncode, done.stdout
 
 
+def parse_line(line: str) -> dict[str, Any] | None:
+    """Return the message of one line, None for a line that is no JSON object."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
 class LineProcess:
     """A child that reads and writes lines of JSON, each an object; a thread listens, so that nobody waits.
 
@@ -97,10 +106,8 @@ class LineProcess:
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:
-                with contextlib.suppress(ValueError, RecursionError):
-                    message = json.loads(line)
-                    if isinstance(message, dict):
-                        self._heard.put(message)
+                if (message := parse_line(line)) is not None:
+                    self._heard.put(message)
         finally:
             self._heard.put(None)
             self.process.stdout.close()

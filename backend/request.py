@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class Request:
             document = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InvalidRequest(f"There is no request in {folder}.") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not text, no JSON, or a number without end
             raise InvalidRequest(f"{path} is not a request: {error}.") from error
         settings = settings_from_document(document)
         names = document.get("images", [])
@@ -120,11 +121,10 @@ def _check_image(name: str, array: Array) -> None:
 
 def _load_array(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        # Mapped first: that asks whether the file is as long as it says, before any memory is taken for it.
+        array: Array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError as error:
         raise InvalidRequest(f"{path} is missing.") from error
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+    except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, TokenError) as error:
         raise InvalidRequest(f"{path} is not an array: {error}.") from error
-    if not isinstance(array, np.ndarray):
-        raise InvalidRequest(f"{path} is not a single array.")
     return array

@@ -31,10 +31,10 @@ class Report:
         """Return the report of a message, None where it isn't one."""
         if not isinstance(message, dict) or message.get("kind") not in KINDS:
             return None
-        versions = message.get("versions")
+        progress, versions = message.get("progress"), message.get("versions")
         return cls(
             message["kind"],
-            min(max(float(message.get("progress") or 0.0), 0.0), 1.0),
+            float(progress) if isinstance(progress, (int, float)) and 0 <= progress <= 1 else 0.0,
             str(message.get("message") or ""),
             str(message.get("remedy") or ""),
             {str(name): str(value) for name, value in versions.items()} if isinstance(versions, dict) else {},

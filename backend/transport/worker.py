@@ -13,11 +13,15 @@ from typing import IO, Any
 
 from ..engine import Engine
 from ..errors import DiffusionError
-from ..events import Event
+from ..events import Event, cancelled_event
 from ..job import run_job
 from ..models.load import Options, choose_device, quiet_libraries
+from ..processes import parse_line
+from ..queue import JOB
 from .memory import free_models, held_memory, system_memory
 from .protocol import BEAT, PROTOCOL
+
+LONGEST_IDLE = 1e6  # seconds; a thread can't be told to wait for much longer
 
 
 class Wire:
@@ -69,18 +73,18 @@ class Worker:
                 idle = None
             else:
                 self.run(engine, message)
-                idle = float(message.get("idle") or 0) or None
+                idle = message["idle"] or None
 
     def run(self, engine: Engine, message: dict[str, Any]) -> None:
         """Run one job unless it was cancelled while it waited."""
-        job = str(message["job"])
+        job = message["job"]
         self.job = job
 
         def emit(event: Event) -> None:
             self.wire.send(event.to_wire())
 
         if job in self.cancelled:
-            emit(Event(job, "cancelled", message="Cancelled"))
+            emit(cancelled_event(job))
         else:
             run_job(engine, Path(message["folder"]), emit, lambda: job in self.cancelled)
         self.job = ""
@@ -89,16 +93,13 @@ class Worker:
     def listen(self) -> None:
         """Take in the parent's lines until they end."""
         for line in self.orders:
-            try:
-                message = json.loads(line)
-                kind, job = message["type"], str(message["job"])
-            except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
+            order = read_order(line)
+            if order is None:
                 print(f"not understood: {line[:200]!r}", file=sys.stderr)
-                continue
-            if kind == "free" or (kind == "run" and isinstance(message.get("folder"), str)):
-                self.waiting.put(message)
-            elif kind == "cancel":
-                self.cancelled.add(job)
+            elif order["type"] == "cancel":
+                self.cancelled.add(order["job"])
+            else:
+                self.waiting.put(order)
         os._exit(0)  # end of input: the parent died or closed us, whatever runs now has nobody to go to
 
     def beat(self) -> None:
@@ -107,6 +108,28 @@ class Worker:
             held = held_memory(self.device) if self.device else 0
             self.wire.send({"type": "beat", "job": self.job, "held": held})
             time.sleep(BEAT)
+
+
+def read_order(line: str) -> dict[str, Any] | None:
+    """Return what the parent wants, None for a line that is no order.
+
+    Of type "run" it has the job, the job's absolute folder, and idle, the seconds after which to free the models (0
+    for never); of type "cancel" the job; of type "free" nothing else.
+    """
+    message = parse_line(line) or {}
+    kind, job, folder, idle = (message.get(name) for name in ("type", "job", "folder", "idle"))
+    if kind == "free":
+        return {"type": kind}
+    if not isinstance(job, str) or not JOB.fullmatch(job):
+        return None
+    if kind == "cancel":
+        return {"type": kind, "job": job}
+    if kind != "run" or not isinstance(folder, str) or "\0" in folder:
+        return None
+    if not Path(folder).is_absolute() or Path(folder).name != job:
+        return None  # nothing is ever written anywhere else
+    known = isinstance(idle, (int, float)) and 0 <= idle <= LONGEST_IDLE
+    return {"type": kind, "job": job, "folder": folder, "idle": idle if known else 0}
 
 
 def main(options: Options) -> int:
