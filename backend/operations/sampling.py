@@ -13,12 +13,15 @@ import torch
 from ..errors import InvalidRequest
 from ..imaging.regions import Region
 from ..models.model import Model, Predict, memory_errors
+from ..models.previews import Previewer
 from ..models.samplers import build_scheduler
 from ..settings import Diffusion
 from .guidance import guided, in_tiles
 from .noise import Seed, draw_noise
 from .plan import StepPlan
 
+FLOW = "flow_prediction"
+PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)  # what models say of a sample that x0 follows from
 LEAST_SIGMA = 1e-6  # a last step can be free of noise; nothing may be divided by it
 
 # From x0 as predicted and the level of noise (σ/α) to x0 as it shall be.
@@ -41,9 +44,17 @@ class Start:
 
 
 def sample(
-    model: Model, settings: Diffusion, plan: StepPlan, start: Start, report: Callable[[int, int], None]
+    model: Model,
+    settings: Diffusion,
+    plan: StepPlan,
+    start: Start,
+    report: Callable[[int, int], None],
+    previewer: Previewer | None = None,
 ) -> torch.Tensor:
-    """Return denoised latents (B×C×h×w float32), one a seed; report(done, total) counts model calls."""
+    """Return denoised latents (B×C×h×w float32), one a seed; report(done, total) counts model calls.
+
+    previewer: is shown the predictions of x0, which it doesn't change.
+    """
     pipe = model.pipe
     count = len(start.seeds)
     latents = start.latents.expand(count, -1, -1, -1)
@@ -52,8 +63,7 @@ def sample(
         settings.sampler, settings.schedule, model.noise_schedule, [seed.seed for seed in start.seeds], model.native
     )
     use_noise(scheduler, noise.to(latents) * settings.initial_noise_multiplier, settings.extra_noise)
-    if start.blend is not None:
-        blend_predictions(scheduler, start.blend)
+    watch_predictions(scheduler, start.blend, previewer)
     generators = [seed.generator() for seed in start.seeds]
     if _is_flow(scheduler) and "generator" in inspect.signature(scheduler.step).parameters:
         scheduler.step = functools.partial(scheduler.step, generator=generators)  # which their pipelines don't pass on
@@ -114,39 +124,52 @@ def use_noise(scheduler: Any, noise: torch.Tensor, extra: float = 0.0) -> None:
     setattr(scheduler, "scale_noise" if is_flow else "add_noise", add_noise)
 
 
-def blend_predictions(scheduler: Any, blend: Blend) -> None:
-    """Make a scheduler put its predicted x0 through a blend at every model call, as the web UI's k-diffusion samplers.
+def watch_predictions(scheduler: Any, blend: Blend | None, previewer: Previewer | None) -> None:
+    """Make a scheduler put its predicted x0 through a blend at every model call, and show it when that is due.
 
-    Works on any scheduler: the model's output is turned into x0, blended, and turned back.
+    The blend is that of the web UI's k-diffusion samplers, and works on any scheduler: the model's output is turned
+    into x0, blended, and turned back. Raises InvalidRequest for a blend where no x0 follows from that output.
     """
     original = scheduler.step
+    kind = scheduler.config.get("prediction_type", FLOW)
+    if kind not in PREDICTIONS:
+        if blend is not None:
+            raise InvalidRequest(f"Inpainting can't work with a model that predicts “{kind}”.")
+        return
 
     @functools.wraps(original)
     def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        alpha, sigma, normalised = _noise_level(scheduler, timestep, sample)
-        kind = scheduler.config.get("prediction_type", "flow_prediction")
-        if kind == "epsilon":
-            x0 = (normalised - sigma * model_output) / alpha
-        elif kind == "v_prediction":
-            x0 = alpha * normalised - sigma * model_output
-        elif kind == "sample":
-            x0 = model_output
-        elif kind == "flow_prediction":
-            x0 = sample - sigma * model_output
-        else:
-            raise InvalidRequest(f"Inpainting can't work with a model that predicts “{kind}”.")
-        x0 = blend(x0, sigma / alpha)
-        if kind == "epsilon":
-            model_output = (normalised - alpha * x0) / sigma
-        elif kind == "v_prediction":
-            model_output = (alpha * normalised - x0) / sigma
-        elif kind == "sample":
-            model_output = x0
-        else:
-            model_output = (sample - x0) / sigma
+        shown = previewer is not None and previewer.is_due()
+        if blend is not None or shown:
+            alpha, sigma, normalised = _noise_level(scheduler, timestep, sample)
+            x0 = _prediction(kind, model_output, alpha, sigma, normalised)
+            if blend is not None:
+                x0 = blend(x0, sigma / alpha)
+                model_output = _output(kind, x0, alpha, sigma, normalised)
+            if shown and previewer is not None:
+                previewer.show(x0)
         return original(model_output, timestep, sample, *args, **kwargs)
 
-    scheduler.step = step
+    if blend is not None or previewer is not None:
+        scheduler.step = step
+
+
+def _prediction(kind: str, output: torch.Tensor, alpha: float, sigma: float, sample: torch.Tensor) -> torch.Tensor:
+    """Return x0 of a sample α·x0 + σ·noise by what the model says of it, which is of one of PREDICTIONS."""
+    if kind == "epsilon":
+        return (sample - sigma * output) / alpha
+    if kind == "v_prediction":
+        return alpha * sample - sigma * output
+    return output if kind == "sample" else sample - sigma * output
+
+
+def _output(kind: str, x0: torch.Tensor, alpha: float, sigma: float, sample: torch.Tensor) -> torch.Tensor:
+    """Return what a model would have to say of a sample for that x0: the inverse of _prediction()."""
+    if kind == "epsilon":
+        return (sample - alpha * x0) / sigma
+    if kind == "v_prediction":
+        return (alpha * sample - x0) / sigma
+    return x0 if kind == "sample" else (sample - x0) / sigma
 
 
 def _noise_level(scheduler: Any, timestep: Any, sample: torch.Tensor) -> tuple[float, float, torch.Tensor]:
