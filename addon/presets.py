@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import bpy
 from bl_operators.presets import AddPresetBase
@@ -11,6 +12,7 @@ from bl_ui.utils import PresetPanel
 
 from ..backend.errors import InvalidRequest
 from ..backend.settings import Diffusion, Img2Img, Inpaint, Outpaint
+from ..backend.settings.presets import AGAIN, read_preset
 from .properties import own_fields
 
 SUBFOLDER = "viewport_diffusion"
@@ -23,8 +25,30 @@ class VIEWPORT_DIFFUSION_PT_presets(PresetPanel, bpy.types.Panel):
 
     bl_label = "Diffusion Presets"
     preset_subdir = SUBFOLDER
-    preset_operator = "script.execute_preset"
+    preset_operator = "viewport_diffusion.preset_apply"
     preset_add_operator = "viewport_diffusion.preset_add"
+
+
+class VIEWPORT_DIFFUSION_OT_preset_apply(bpy.types.Operator):
+    """Set what this preset keeps"""
+
+    bl_idname = "viewport_diffusion.preset_apply"
+    bl_label = "Apply Diffusion Preset"
+    bl_options = {"REGISTER", "UNDO"}
+    filepath: bpy.props.StringProperty(name="File", subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Set all of it, or nothing and say why."""
+        path = Path(self.filepath)
+        try:
+            left_out = apply_file(context.scene, path)
+        except InvalidRequest as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if left_out:
+            self.report({"WARNING"}, f"Not known here, and left out: {', '.join(left_out)}.")
+        VIEWPORT_DIFFUSION_PT_presets.bl_label = bpy.path.display_name(path.name, title_case=False)
+        return {"FINISHED"}
 
 
 class VIEWPORT_DIFFUSION_OT_preset_add(AddPresetBase, bpy.types.Operator):
@@ -64,16 +88,43 @@ def find_preset(name: str) -> Path:
 
 
 def apply_preset(name: str) -> None:
-    """Set what a preset keeps in the current scene."""
-    path = find_preset(name)
-    bpy.ops.script.execute_preset(filepath=str(path), menu_idname=VIEWPORT_DIFFUSION_PT_presets.__name__)
+    """Set what a preset keeps in the current scene; raises InvalidRequest where there is none, or it is damaged."""
+    apply_file(bpy.context.scene, find_preset(name))
+
+
+def apply_file(scene: bpy.types.Scene, path: Path) -> list[str]:
+    """Set what a preset's file keeps, and return the settings in it that are unknown here.
+
+    Raises InvalidRequest, with nothing changed, where the file can't be read or holds a value that does not fit.
+    """
+    try:
+        values = read_preset(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The preset {path.name} can't be read.", "Choose another.") from error
+    groups = scene.viewport_diffusion
+    before: list[tuple[bpy.types.PropertyGroup, str, Any]] = []
+    left_out = []
+    for (group_name, name), value in values.items():
+        group = getattr(groups, group_name, None)
+        if not isinstance(group, bpy.types.PropertyGroup) or name not in group.bl_rna.properties:
+            left_out.append(f"{group_name}.{name}")
+            continue
+        before.append((group, name, getattr(group, name)))
+        try:
+            setattr(group, name, value)
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            for changed, setting, old in reversed(before):
+                setattr(changed, setting, old)
+            label = group.bl_rna.properties[name].name
+            raise InvalidRequest(f"The preset {path.stem} has a value for {label} that does not fit.", AGAIN) from error
+    return left_out
 
 
 def _plain(name: str) -> str:
     return name.casefold().replace("_", " ").strip()
 
 
-CLASSES = (VIEWPORT_DIFFUSION_PT_presets, VIEWPORT_DIFFUSION_OT_preset_add)
+CLASSES = (VIEWPORT_DIFFUSION_PT_presets, VIEWPORT_DIFFUSION_OT_preset_apply, VIEWPORT_DIFFUSION_OT_preset_add)
 
 
 def register() -> None:

@@ -238,6 +238,35 @@ def test_presets_come_with_the_extension_and_can_be_added_and_removed(scene: bpy
     assert bundled.is_file()
 
 
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("settings.diffusion.steps = 9\nprint('run')", "Line 2 of the preset is no setting"),
+        ("settings.diffusion.steps = open('/dev/null')", "Line 1 of the preset is no setting"),
+        ("settings.diffusion.steps = 9\nsettings.diffusion.sampler = 'Nonsense'", "a value for Sampling Method"),
+        ("settings.diffusion.steps = 9\nsettings.diffusion.seed = 10**400", "Line 2"),
+        ("settings.diffusion.steps = 9\nsettings.diffusion.seed = 99999999999999", "a value for Seed"),
+        ("settings.diffusion.steps = 9\nsettings.diffusion = 3", "Line 2"),
+        ("settings.diffusion.steps = 9\nsettings.diffusion.prompt = 'cut off", "damaged"),
+    ],
+)
+def test_a_preset_that_is_damaged_or_code_changes_nothing(
+    scene: bpy.types.Scene, tmp_path: Path, lines: str, sentence: str
+) -> None:
+    path = tmp_path / "Strange.py"
+    path.write_text(lines, encoding="utf-8")
+    with pytest.raises(RuntimeError, match=sentence):
+        bpy.ops.viewport_diffusion.preset_apply(filepath=str(path))
+    assert scene.viewport_diffusion.diffusion.steps == 4
+
+
+def test_a_preset_of_another_version_gives_what_is_known(scene: bpy.types.Scene, tmp_path: Path) -> None:
+    path = tmp_path / "Newer.py"
+    path.write_text("import bpy\nsettings.diffusion.steps = 9\nsettings.later.thing = 1\n", encoding="utf-8")
+    assert part("addon.presets").apply_file(scene, path) == ["later.thing"]
+    assert scene.viewport_diffusion.diffusion.steps == 9
+
+
 def test_the_command_renders_frames_with_their_parameters(
     scene: bpy.types.Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

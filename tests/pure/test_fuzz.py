@@ -31,10 +31,11 @@ from backend.models.catalogue import find_models
 from backend.models.load import Options
 from backend.models.recognise import is_pickle, read_safetensors_header, tell_family
 from backend.operations.parameters import settings_from_text
-from backend.processes import parse_line
+from backend.processes import ROOT, parse_line
 from backend.queue import leftovers
 from backend.request import Request
 from backend.settings import Inpaint, Upscale, make_settings
+from backend.settings.presets import read_preset
 from backend.transport.protocol import PROTOCOL
 from backend.transport.subprocess import SubprocessBackend
 from backend.transport.worker import read_order
@@ -276,6 +277,17 @@ def test_jobs_that_were_left_are_listed_whatever_their_files_hold(
         write_atomically(path, text.encode("utf-8", errors="surrogatepass"), flush=False)
     for call in (lambda: leftovers(folder), lambda: last_event(job), lambda: kept_results(job), lambda: read_note(job)):
         tried(call)
+
+
+PRESETS = [path.read_bytes() for path in sorted((ROOT / "presets" / "viewport_diffusion").glob("*.py"))]
+
+
+@unhurried
+@given(content=damaged(*PRESETS))
+def test_a_preset_is_read_as_data_or_refused(content: bytes) -> None:
+    values = tried(lambda: read_preset(content.decode("utf-8", errors="replace")), InvalidRequest)
+    if isinstance(values, dict):
+        assert all(isinstance(group, str) and isinstance(name, str) for group, name in values)
 
 
 @unhurried
