@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +24,6 @@ class Family(Protocol):
     seamless_by: tuple[
         torch.nn.Module, ...
     ]  # modules whose convolutions make a picture go on beyond its edges; or none
-
-    def blocks(self) -> Iterator[torch.nn.Module]:
-        """Return the denoiser's parts that run one after another, each a fraction of a step."""
 
     def denoise(self, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the denoiser itself; returns a tuple that begins with its prediction for the sample."""

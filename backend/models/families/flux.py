@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,11 +31,6 @@ class Flux:
         self.takes_negative = not pipe.transformer.config.guidance_embeds
         self._forward = pipe.transformer.forward
         pipe._pack_latents = lambda latents, *_: latents
-
-    def blocks(self) -> Iterator[torch.nn.Module]:
-        transformer: Any = self.network
-        yield from transformer.transformer_blocks
-        yield from transformer.single_transformer_blocks
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape

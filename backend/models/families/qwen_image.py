@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,10 +27,6 @@ class QwenImage:
         self._forward = pipe.transformer.forward
         self._pipe = pipe
         pipe.prepare_latents = self._noisy
-
-    def blocks(self) -> Iterator[torch.nn.Module]:
-        transformer: Any = self.network
-        yield from transformer.transformer_blocks
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,11 +24,6 @@ class UNet:
         self.is_inpainting: bool = pipe.unet.config.in_channels == INPAINTING_CHANNELS
         self.seamless_by: tuple[torch.nn.Module, ...] = (pipe.unet, pipe.vae)
         self.denoise = pipe.unet.forward
-
-    def blocks(self) -> Iterator[torch.nn.Module]:
-        unet: Any = self.network
-        yield from unet.down_blocks
-        yield from unet.up_blocks
 
     def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
         asked: dict[str, Any] = {"encoder_hidden_states": stacked([c.embeds for c in conditionings], count)}

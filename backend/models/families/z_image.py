@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,11 +30,6 @@ class ZImage:
         self._forward = pipe.transformer.forward
         # By which it knows latents, that have to stay as they are, from pixels.
         pipe.image_processor.register_to_config(vae_latent_channels=pipe.vae.config.latent_channels)
-
-    def blocks(self) -> Iterator[torch.nn.Module]:
-        transformer: Any = self.network
-        for parts in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
-            yield from parts
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape
