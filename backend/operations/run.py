@@ -64,7 +64,10 @@ class Run:
         if not self.models.is_loaded(name):
             ensure_fetched(name, self.models.options, lambda share, message: self.say(message), self.check)
             self.say(f"Loading {self.models.title(name)}")
-        model = self.models.get(name, vae)
+        from ..models.watch import Watching
+
+        with Watching(self.check):
+            model = self.models.get(name, vae)
         model.watch = self.check
         return model
 
