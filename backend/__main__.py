@@ -27,8 +27,20 @@ IMAGES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 with one sentence on standard error."""
+FOLDERS = {
+    "--lora-folder": "where the prompt's <lora:name:weight> are looked for",
+    "--embedding-folder": "where embeddings are looked for, the words of which the prompt has",
+    "--model-folder": "another tool's folder, whose LoRAs and embeddings are looked for too",
+}
     parsed = _parser().parse_args(arguments)
-    options = Options(parsed.device, parsed.precision, parsed.online)
+    options = Options(
+        parsed.device,
+        parsed.precision,
+        parsed.online,
+        tuple(parsed.lora_folder),
+        tuple(parsed.embedding_folder),
+        tuple(parsed.model_folder),
+    )
     if parsed.command == "worker":
         from .transport import worker
 
@@ -126,6 +138,10 @@ def _keep(result: Result, output: Path) -> Path:
 
     path = numbered_path(output, result.seed)
     copy_whole(Path(result.path), path)
+    for flag, what in FOLDERS.items():
+        parser.add_argument(
+            flag, metavar="DIR", action="append", default=[], help=f"{what}; can be given several times"
+        )
     return path
 
 

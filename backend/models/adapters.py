@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import logging
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, ModelError
+from .additions import SUFFIX, files_in
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".safetensors"  # the one kind of file that can hold no code
 NEAR = 0.4  # how alike two names are (difflib's ratio) to be worth a guess
 GUESSES = 5
 
@@ -43,15 +44,6 @@ def read_tags(prompt: str) -> tuple[str, dict[str, float]]:
 # --- Files ---
 
 
-def files_in(folders: Iterable[str]) -> dict[str, Path]:
-    """Return the .safetensors files in folders and below, by their names without the suffix; the first of a name."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(Path(folder).expanduser().rglob(f"*{SUFFIX}")):
-            found.setdefault(path.stem, path)
-    return found
-
-
 def find_lora(name: str, folders: Sequence[str]) -> Path:
     """Return the file of a LoRA: a path, or a name in the folders; raises InvalidRequest with names that are near."""
     path = Path(name).expanduser()
@@ -66,7 +58,7 @@ def find_lora(name: str, folders: Sequence[str]) -> Path:
         if chosen in known:
             return known[chosen]
     near = difflib.get_close_matches(name, known, GUESSES, NEAR) or sorted(known)[:GUESSES]
-    guess = f"There are: {', '.join(near)}." if near else "Choose a folder that holds LoRAs, or give a whole path."
+    guess = f"There are: {', '.join(near)}." if near else "Choose folders that hold LoRAs, or give a whole path."
     raise InvalidRequest(f"There is no LoRA “{name}”.", guess)
 
 
@@ -115,14 +107,14 @@ class Loras:
         if wanted == self.active:
             return
         self.remove()
-        try:
+        if not wanted:
+            return
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._unload)
             for index, ((file, _, _), _) in enumerate(wanted):
                 self._load(Path(file), _adapter(index))
-            if wanted:
-                self._pipe.set_adapters([_adapter(i) for i in range(len(wanted))], [weight for _, weight in wanted])
-        except BaseException:
-            self._unload()
-            raise
+            self._pipe.set_adapters([_adapter(i) for i in range(len(wanted))], [weight for _, weight in wanted])
+            undo.pop_all()
         self.active = wanted
 
     def remove(self) -> None:

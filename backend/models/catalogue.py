@@ -7,16 +7,14 @@ remembered for as long as the files stay as they are.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelError
 from ..settings import EMBEDDED
+from .folders import MODELS, expanded, tool_places
 from .hub import cache_folder, snapshot
 from .load import EMBEDDED_FOLDER, PIPELINES, SINGLE_FILES
 from .pipeline_files import (
@@ -31,6 +29,7 @@ from .pipeline_files import (
     read_index,
 )
 from .recognise import family_title, is_pickle, read_safetensors_header, tell_family
+from .traits import family_of_folder
 
 EMBEDDED_KIND, FOLDER, SINGLE_FILE, HUB_CACHE, NO_FOLDER = (
     "embedded",
@@ -42,21 +41,6 @@ EMBEDDED_KIND, FOLDER, SINGLE_FILE, HUB_CACHE, NO_FOLDER = (
 UNKNOWN = "unknown"
 UNTIL_LOADED = "unknown until loaded"  # a pickle's keys aren't read before
 DEEPEST = 12  # folders below a chosen one
-LARGEST_CONFIG = 1_000_000  # bytes; a network's configuration has about two thousand
-# Where other tools keep whole models, below their own folder and below their folder of models, which the second tells.
-TOOL_PLACES = ("Stable-diffusion", "checkpoints", "diffusers")
-TOOL_SIGNS = ("Lora", "loras", "VAE", "vae", "ControlNet", "controlnet")
-# The beginning of a pipeline's class → its family; the first match counts.
-CLASS_FAMILIES = (
-    ("StableDiffusionXL", "Stable Diffusion XL"),
-    ("StableDiffusion3", "Stable Diffusion 3"),
-    ("Flux", "Flux"),
-    ("ZImage", "Z-Image"),
-    ("QwenImage", "Qwen-Image"),
-)
-SECOND_WIDTH = 1024  # of Stable Diffusion 2's text encoder, as its UNet says; 1's has 768
-INPAINTING_CHANNELS = 9
-
 Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -90,11 +74,6 @@ def find_models(folders: Iterable[str | Path] = ()) -> list[Entry]:
     return sorted(found.values(), key=lambda e: (e.kind != EMBEDDED_KIND, bool(e.problem), e.title.casefold(), e.name))
 
 
-def split_folders(text: str) -> list[str]:
-    """Return the folders of a preference that holds several, separated by ";" or as the system separates them."""
-    return [part.strip() for part in re.split(f"[;{os.pathsep}]", text) if part.strip()]
-
-
 def _embedded() -> list[Entry]:
     if not (EMBEDDED_FOLDER / INDEX).is_file():
         return []
@@ -124,22 +103,12 @@ def _names(folder: Path) -> list[str]:
 
 def _chosen(folder: str | Path, seen: set[tuple[int, int]]) -> Iterator[Entry]:
     """Find what a chosen folder holds, in the usual places alone where it is another tool's."""
-    try:
-        path = Path(folder).expanduser().absolute()
-    except RuntimeError:  # "~name" of no user
-        path = Path(folder)
+    path = expanded(folder).absolute()
     if not path.is_dir():
         yield Entry(str(path), path.name or str(path), UNKNOWN, NO_FOLDER, 0, f"There is no folder {path}.")
         return
-    for place in _places(path):
+    for place in tool_places(path, MODELS) or [path]:
         yield from _below(place, seen, DEEPEST)
-
-
-def _places(folder: Path) -> list[Path]:
-    inside = [folder / "models" / name for name in TOOL_PLACES]
-    if any((folder / name).is_dir() for name in TOOL_SIGNS):
-        inside += [folder / name for name in TOOL_PLACES]
-    return [place for place in inside if place.is_dir()] or [folder]
 
 
 def _below(folder: Path, seen: set[tuple[int, int]], deeper: int) -> Iterator[Entry]:
@@ -206,7 +175,8 @@ def _folder_entry(folder: Path) -> Entry:
     signature = (_signed(folder / INDEX), *(_signed(path) for path in _files(folder, index)))
     known = _known.get(str(folder))
     if known is None or known[0] != signature:
-        family, problem = _family_of(folder, index), _problem_of(folder, index)
+        family = family_of_folder(folder, str(index["_class_name"])) or UNKNOWN
+        problem = _problem_of(folder, index)
         size = sum(part[1] for part in signature)
         known = signature, Entry(str(folder), folder.name, family, FOLDER, size, problem)
         _known[str(folder)] = known
@@ -223,26 +193,6 @@ def _signed(path: Path) -> tuple[str, int, int]:
     except OSError:
         return str(path), 0, 0
     return str(path), about.st_size, about.st_mtime_ns
-
-
-def _family_of(folder: Path, index: Index) -> str:
-    kind = str(index["_class_name"])
-    unet = _unet_config(folder)
-    family = next((family for beginning, family in CLASS_FAMILIES if kind.startswith(beginning)), "")
-    if not family and not kind.startswith("StableDiffusion"):
-        return UNKNOWN
-    if not family:
-        family = "Stable Diffusion 2" if unet.get("cross_attention_dim") == SECOND_WIDTH else "Stable Diffusion 1"
-    return f"{family} inpainting" if unet.get("in_channels") == INPAINTING_CHANNELS else family
-
-
-def _unet_config(folder: Path) -> dict[str, Any]:
-    try:
-        with (folder / "unet" / "config.json").open("rb") as file:
-            config = json.loads(file.read(LARGEST_CONFIG))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _problem_of(folder: Path, index: Index) -> str:

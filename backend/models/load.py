@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..settings import EMBEDDED
+from .folders import EMBEDDINGS, LORAS, places
 from .pipeline_files import variant_in
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
 class Options:
     """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access.
 
-    lora_folders, embedding_folders: where the prompts' LoRAs and embeddings are looked for.
+    lora_folders, embedding_folders: where the prompts' LoRAs and embeddings are looked for. model_folders: folders of
+    models; those of other tools hold LoRAs and embeddings too.
     """
 
     device: str = "automatic"
@@ -42,6 +44,7 @@ class Options:
     online: bool = False
     lora_folders: tuple[str, ...] = ()
     embedding_folders: tuple[str, ...] = ()
+    model_folders: tuple[str, ...] = ()
 
 
 class Models:
@@ -114,7 +117,9 @@ def load(name: str, options: Options) -> Model:
         pipe.vae.to(torch.float32)
     family = family_of(pipe)
     dtype = next(family.network.parameters()).dtype
-    return Model(pipe, family, name, device, dtype, options.lora_folders, options.embedding_folders)
+    loras = places(LORAS, options.lora_folders, options.model_folders)
+    embeddings = places(EMBEDDINGS, options.embedding_folders, options.model_folders)
+    return Model(pipe, family, name, device, dtype, loras, embeddings)
 
 
 _REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."

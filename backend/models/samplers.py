@@ -88,6 +88,9 @@ SAMPLERS: dict[str, Sampler] = {
     "TCD": Sampler("TCDScheduler", {}, OWN, longest=50, whole=True, least=1),
 }
 
+SAMPLER_NAMES = (schedules.AUTOMATIC, *SAMPLERS)
+AUTOMATIC_SAMPLER = "Euler a"  # what "Automatic" means; for flow-matching models, which it can't solve, FLOW_AUTOMATIC
+
 # The web UI's samplers that nothing here does.
 ABSENT = ("DPM fast", "DPM adaptive", "Restart", "DDIM CFG++")
 
@@ -99,13 +102,14 @@ FLOW_SCHEDULES: dict[str, str] = {
     "Exponential": "use_exponential_sigmas",
     "Beta": "use_beta_sigmas",
 }
+FLOW_AUTOMATIC = "Euler"
 FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 FLOW_SOLVER: dict[str, object] = {
     "use_flow_sigmas": True,
     "prediction_type": "flow_prediction",
     "use_dynamic_shifting": False,
 }
-FLOW_SAMPLERS = ("Euler", *(name for name, entry in SAMPLERS.items() if entry.flow))
+FLOW_SAMPLERS = (FLOW_AUTOMATIC, *(name for name, entry in SAMPLERS.items() if entry.flow))
 
 # Options by which a model's own configuration would change what a sampler is; clipping is for pixels, not for latents.
 NEUTRAL: dict[str, object] = {
@@ -125,11 +129,11 @@ def split_sampler(name: str, schedule: str = AUTOMATIC) -> tuple[str, str]:
 
     Letters may be of either case. Raises InvalidRequest for an unknown sampler or schedule, listing the known ones.
     """
-    if _spelt(name, SAMPLERS) is None:
+    if _spelt(name, SAMPLER_NAMES) is None:
         head, old = infotext.split_sampler(name)
         if old is not None and _spelt(schedule, SCHEDULES) in (AUTOMATIC, old):
             name, schedule = head, old
-    known = _spelt(name, SAMPLERS)
+    known = _spelt(name, SAMPLER_NAMES)
     if known is None and (absent := _spelt(name, ABSENT)):
         raise InvalidRequest(
             f"The web UI's sampler “{absent}” is not among those built in here.", _choice(name, SAMPLERS)
@@ -153,10 +157,17 @@ def _choice(name: str, known: Iterable[str]) -> str:
     return f"{guess}Choose one of: {', '.join(known)}."
 
 
+def settled_sampler(sampler: str, flow: bool) -> str:
+    """Return the sampler that "Automatic" stands for with a model that does or doesn't solve a flow, or the one set."""
+    if sampler != AUTOMATIC:
+        return sampler
+    return FLOW_AUTOMATIC if flow else AUTOMATIC_SAMPLER
+
+
 def check_sampler(sampler: str, schedule: str) -> None:
     """Raise InvalidRequest where the sampler can't follow the schedule, listing what it can."""
     sampler, schedule = split_sampler(sampler, schedule)
-    follows = SAMPLERS[sampler].follows
+    follows = SAMPLERS[settled_sampler(sampler, False)].follows
     if schedule not in follows:
         raise InvalidRequest(
             f"{sampler} can't follow the {schedule} schedule.", f"It can follow: {', '.join(follows)}."
@@ -174,6 +185,7 @@ def build_scheduler(
     can't follow the schedule, or can't solve such a model.
     """
     sampler, schedule = split_sampler(sampler, schedule)
+    sampler = settled_sampler(sampler, is_flow(config))
     if is_flow(config):
         return _flow_scheduler(sampler, schedule, config)
     check_sampler(sampler, schedule)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, ModelError
-from .adapters import SUFFIX, read_weights
+from .adapters import read_weights
+from .additions import SUFFIX
 
 if TYPE_CHECKING:
     import torch

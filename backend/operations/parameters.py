@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidRequest
 from ..imaging import infotext
 from ..models.load import EMBEDDED_TITLE, HUB_NAME, SINGLE_FILES
-from ..models.samplers import AUTOMATIC
+from ..models.samplers import AUTOMATIC, settled_sampler
+from ..models.traits import traits_of
 from ..settings import EMBEDDED, OPERATIONS, Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
 from ..settings.upscale import NO_UPSCALER, OWN_UPSCALER
 
@@ -204,6 +205,8 @@ def _pairs(settings: Settings) -> dict[str, object]:
     for item in sorted(dataclasses.fields(cls), key=lambda item: order.get(item.name, len(order))):
         if not _is_apart(item) and item.name not in JOINED and _is_told(settings, item):
             pairs[_key(cls, item)] = _text(settings, item)
+    if isinstance(settings, Diffusion):
+        pairs["Sampler"] = settled_sampler(settings.sampler, traits_of(settings.model).flow)
     return pairs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..models.samplers import SAMPLERS
+from ..models.samplers import SAMPLERS, settled_sampler
 from ..settings import SIDE_STEP, Denoising
 
 GREATEST_STRENGTH = 0.999  # the web UI's cap on the strength that the steps are counted from
@@ -54,7 +54,7 @@ class Size(NamedTuple):
 
 def plan_of(settings: Denoising) -> StepPlan:
     """Return the steps of an operation's settings, within what its sampler can do."""
-    longest = SAMPLERS[settings.sampler].longest
+    longest = SAMPLERS[settled_sampler(settings.sampler, False)].longest
     return plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps, longest)
 
 

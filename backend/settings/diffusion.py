@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..models.samplers import AUTOMATIC, SAMPLERS, SCHEDULES
+from ..models.samplers import AUTOMATIC, SAMPLER_NAMES, SCHEDULES
 from .declare import Settings, named, setting
 
 EMBEDDED = "embedded"
@@ -66,7 +66,12 @@ class Diffusion(Settings):
     steps: int = setting(
         20, "Sampling Steps", "How many steps the denoising of a whole picture takes", minimum=1, maximum=150
     )
-    sampler: str = setting("Euler a", "Sampling Method", "How noise is removed", choices=named(SAMPLERS))
+    sampler: str = setting(
+        AUTOMATIC,
+        "Sampling Method",
+        "How noise is removed; Automatic is Euler a, or Euler for the models that it can't solve",
+        choices=named(SAMPLER_NAMES),
+    )
     schedule: str = setting(
         AUTOMATIC, "Schedule Type", "How the noise levels of the steps are spaced", choices=named(SCHEDULES)
     )

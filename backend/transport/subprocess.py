@@ -222,6 +222,12 @@ def worker_command(python: str, options: Options) -> list[str]:
     """Return the child's command: isolated from the user's own Python settings, unbuffered, writing no bytecode."""
     command = [python, "-E", "-s", "-B", "-u", "-m", "backend", "worker"]
     command += ["--device", options.device, "--precision", options.precision]
+    for flag, folders in (
+        ("--lora-folder", options.lora_folders),
+        ("--embedding-folder", options.embedding_folders),
+        ("--model-folder", options.model_folders),
+    ):
+        command += [f"{flag}={folder}" for folder in folders]
     return [*command, "--online"] if options.online else command
 
 

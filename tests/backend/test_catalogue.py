@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from backend.models import catalogue
-from backend.models.catalogue import Entry, find_models, split_folders
+from backend.models.catalogue import Entry, find_models
+from backend.models.folders import split_folders
 from backend.models.load import EMBEDDED_FOLDER
 from backend.models.recognise import INPUT
 from tests.backend.tiny import folder as tiny_folder

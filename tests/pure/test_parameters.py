@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from backend.imaging import infotext
+from backend.models.samplers import AUTOMATIC, AUTOMATIC_SAMPLER, settled_sampler
 from backend.operations import parameters
 from backend.operations.parameters import SOURCE, describe, settings_from_text
 from backend.operations.run import Picture
@@ -270,6 +271,7 @@ def carried(settings: Settings) -> dict[str, Any]:
             lost |= {"upscaler_2", "upscaler_2_visibility"}
     if isinstance(settings, Diffusion):
         values["prompt"] = settings.full_prompt
+        values["sampler"] = settled_sampler(settings.sampler, False)
         if not settings.variation_strength:
             lost |= {"variation_seed"}
         if not (settings.seed_resize_width and settings.seed_resize_height):
@@ -305,7 +307,8 @@ def test_each_setting_alone_changes_the_text_and_comes_back(cls: type[Settings])
             continue
         choices, low, high = (item.metadata[name] for name in ("choices", "minimum", "maximum"))
         if choices:
-            others = [choice for choice in choices if choice != "File"]
+            unread = ("File", AUTOMATIC, AUTOMATIC_SAMPLER) if item.name == "sampler" else ("File",)
+            others = [choice for choice in choices if choice not in unread]
         elif isinstance(item.default, bool):
             others = [not item.default]
         else:
