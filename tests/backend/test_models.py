@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from backend.engine import Engine
-from backend.errors import InvalidRequest, ModelError
+from backend.errors import Cancelled, InvalidRequest, ModelError
 from backend.models.families.flux import pack, unpack
 from backend.models.load import Models, Options, native_side
 from backend.operations.noise import Seed
@@ -65,6 +65,21 @@ def test_a_model_is_freed_before_another_is_loaded(tiny_model: Callable[[str], s
     gone = weakref.ref(models.get(tiny_model("sd1")))
     models.get(tiny_model("velocity"))
     assert gone() is None
+
+
+def test_a_cancel_stops_the_loading_of_a_model(tiny_model: Callable[[str], str], picture: Picture) -> None:
+    engine, looks = Engine(), 0
+    request = img2img(picture, model=tiny_model("sdxl"), width=64, height=64)
+
+    def is_cancelled() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 200
+
+    with pytest.raises(Cancelled):
+        engine.run(request, lambda share, text: None, is_cancelled)
+    assert looks < 220 and not engine.models.is_loaded(tiny_model("sdxl"))
+    assert run(engine, request).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
