@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ import numpy as np
 from .disk import write_atomically
 from .request import Array
 
+# From what is predicted of the pictures of a batch (uint8 h×w×3 each) to what is shown.
+Frame = Callable[[Sequence[Array]], Array]
+
 FILE = "preview.npy"
-LONGEST = 512  # pixels; a window shows no more of a picture that isn't finished
+LEAST, LONGEST = 256, 512  # pixels of the longer side: enough for a panel, and no more than a window shows of a draft
 CHEAP, SHARP = "cheap", "sharp"
 METHODS = {
     CHEAP: ("Approx Cheap", "Colours straight from the latents: coarse, and at no cost"),
@@ -55,7 +58,7 @@ class Viewer:
     wanted = Previews()
 
     def show(self, picture: Array) -> None:
-        """Take a picture (uint8 h×w×3 of at most LONGEST pixels a side) in the place of the last."""
+        """Take a picture (uint8 h×w×3, LEAST to LONGEST pixels on the longer side) in the place of the last."""
 
 
 class FileViewer(Viewer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from ..errors import OutOfMemory
-from ..previews import LONGEST, SHARP, Previews
+from ..imaging.framing import preview_size, side_by_side
+from ..previews import LONGEST, SHARP, Frame, Viewer
 from ..request import Array
 from .hub import snapshot
 from .load import choose_precision
@@ -43,10 +43,11 @@ TINY_FACTOR = 8  # pixels that they make of a latent's side
 class Previewer:
     """Shows the predictions of one sampling as they come, and takes next to none of its time."""
 
-    def __init__(self, model: Model, wanted: Previews, show: Callable[[list[Array]], None]) -> None:
-        """Get ready; show(pictures): is handed one a picture of the batch, uint8 h×w×3."""
-        self._show = show
-        self._every = wanted.every
+    def __init__(self, model: Model, viewer: Viewer, frame: Frame | None = None) -> None:
+        """Get ready for a viewer who wants to see something; without a frame a batch is seen as a grid."""
+        wanted = viewer.wanted
+        self._viewer = viewer
+        self._frame = frame or side_by_side
         self._colours = colours_of(model)
         self._tiny = tiny_of(model, wanted.autoencoder) if wanted.method == SHARP else None
         self._cost = 0.0 if self._tiny is None else _seconds_a_latent(self._tiny, model)
@@ -58,7 +59,7 @@ class Previewer:
     def is_due(self) -> bool:
         """Count a step, and return whether its prediction is to be shown."""
         self._steps += 1
-        return self._steps % self._every == 0 and time.monotonic() - self._last >= LEAST_TIME
+        return self._steps % self._viewer.wanted.every == 0 and time.monotonic() - self._last >= LEAST_TIME
 
     @torch.inference_mode()
     def show(self, prediction: torch.Tensor) -> None:
@@ -69,7 +70,7 @@ class Previewer:
             return  # what is on show is sharper
         weights, offset = (part.to(latents.device) for part in self._colours)
         seen = torch.einsum("bchw,kc->bkhw", latents, weights) + offset if pictures is None else pictures
-        self._show(_as_pictures(seen))
+        self._viewer.show(preview_size(self._frame(_as_pictures(seen))))
         self._last = time.monotonic()
 
     def _sharp(self, latents: torch.Tensor) -> torch.Tensor | None:
