@@ -15,9 +15,13 @@ from collections.abc import Callable
 import bpy
 
 from ..backend.errors import DiffusionError
-from ..backend.models.catalogue import Entry, find_models, split_folders
+from ..backend.models.additions import Addition, find_additions
+from ..backend.models.catalogue import Entry, find_models
+from ..backend.models.folders import EMBEDDINGS, LORAS, VAES, places
 from ..backend.models.hub import Fetching
-from .preferences import backend_python, engine_options, preferences
+from ..backend.models.samplers import AUTOMATIC
+from ..backend.models.traits import Traits, traits_of
+from .preferences import backend_python, chosen_folders, engine_options, preferences
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +33,22 @@ class _State:
     """What lives from register() to unregister()."""
 
     entries: tuple[Entry, ...] = ()
+    additions: dict[str, list[Addition]]  # by their kind
     positions: dict[str, int]
-    found: list[list[Entry]]  # what a thread has found and the main thread hasn't taken in yet
+    found: list[
+        tuple[list[Entry], dict[str, list[Addition]]]
+    ]  # what a thread has found and the main thread hasn't taken in yet
     looking: threading.Thread | None = None
     refused: tuple[str, str] = ("", "")  # an entry that was chosen though it can't be used, and the model then
     fetching: Fetching | None = None
     asking: Fetching | None = None
     on_size: Callable[[Fetching], None] | None = None
     failure: str = ""
+    notice: str = ""
 
 
 _state = _State()
-_state.positions, _state.found = {}, []
+_state.additions, _state.positions, _state.found = {}, {}, []
 
 
 # --- What is on this machine ---
@@ -49,6 +57,11 @@ _state.positions, _state.found = {}, []
 def entries() -> tuple[Entry, ...]:
     """Return the models that the last look has found."""
     return _state.entries
+
+
+def additions(kind: str) -> list[Addition]:
+    """Return the LoRAs, embeddings or VAEs that the last look has found."""
+    return _state.additions.get(kind, [])
 
 
 def is_looking() -> bool:
@@ -60,10 +73,14 @@ def refresh() -> None:
     """Look at the disk again, on a thread."""
     if _state.looking is not None:
         return
-    folders = [bpy.path.abspath(folder) for folder in split_folders(preferences().model_folders)]
-    _state.looking = threading.Thread(
-        target=lambda: _state.found.append(find_models(folders)), name="viewport-diffusion-models", daemon=True
-    )
+    shared = chosen_folders("model_folders")
+    own = {LORAS: chosen_folders("lora_folders"), EMBEDDINGS: chosen_folders("embedding_folders"), VAES: ()}
+
+    def look() -> None:
+        found = {kind: find_additions(kind, places(kind, folders, shared)) for kind, folders in own.items()}
+        _state.found.append((find_models(shared), found))
+
+    _state.looking = threading.Thread(target=look, name="viewport-diffusion-models", daemon=True)
     _state.looking.start()
     _start_timer()
 
@@ -72,6 +89,16 @@ def position(model: str) -> int:
     """Return the place in the list of what is chosen, -1 where it isn't there: a Model setting, or what was refused."""
     name, then = _state.refused
     return _state.positions.get(name if name and then == model else model, -1)
+
+
+def model_traits(diffusion: bpy.types.PropertyGroup) -> Traits:
+    """Return what the scene's model is, and what it can't do."""
+    return traits_of(bpy.path.abspath(diffusion.model))
+
+
+def notice() -> str:
+    """Return in a sentence what the last choice of a model has changed besides, empty where nothing."""
+    return _state.notice
 
 
 def choose(place: int, settings: bpy.types.PropertyGroup) -> None:
@@ -84,6 +111,20 @@ def choose(place: int, settings: bpy.types.PropertyGroup) -> None:
     else:
         _state.refused = "", ""
         settings.model = entry.name
+        _state.notice = suit_sampler(settings)
+
+
+def suit_sampler(diffusion: bpy.types.PropertyGroup) -> str:
+    """Leave sampler and schedule to themselves where the model can't have them; returns a sentence that says so."""
+    traits = model_traits(diffusion)
+    changed = []
+    for name, can in (("sampler", traits.can_sample), ("schedule", traits.can_follow)):
+        if not can(getattr(diffusion, name)):
+            changed.append(getattr(diffusion, name))
+            setattr(diffusion, name, AUTOMATIC)
+    if not changed:
+        return ""
+    return f"{' and '.join(changed)} can't be had with {traits.family}: Automatic has taken the place."
 
 
 # --- The hub ---
@@ -151,7 +192,7 @@ def drain() -> bool:
     if thread is not None and not thread.is_alive():
         _state.looking, changed = None, True
         if _state.found:
-            _take_in(_state.found.pop())
+            _take_in(*_state.found.pop())
     if _state.asking is not None and not _state.asking.is_over:
         changed |= _state.asking.poll()
         if _state.asking.is_over:
@@ -175,9 +216,10 @@ def _runs() -> bool:
     return asked or _state.fetching is not None or _state.looking is not None
 
 
-def _take_in(found: list[Entry]) -> None:
+def _take_in(found: list[Entry], additions: dict[str, list[Addition]]) -> None:
     """Show what was found in the list."""
     _state.entries = tuple(found)
+    _state.additions = additions
     _state.positions = {entry.name: place for place, entry in enumerate(found)}
     items = bpy.context.window_manager.viewport_diffusion_models
     items.clear()
@@ -245,5 +287,5 @@ def unregister() -> None:
         if bpy.app.timers.is_registered(timer):
             bpy.app.timers.unregister(timer)
     shut_down()
-    _state.entries, _state.positions, _state.failure = (), {}, ""
+    _state.entries, _state.additions, _state.positions, _state.failure = (), {}, {}, ""
     atexit.unregister(shut_down)

@@ -28,6 +28,7 @@ COMMAND = "viewport_diffusion"
 FAILED = 2
 RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?(?::(\d+))?")
 MOST_FRAMES = 100_000
+FOLDERS = ("lora", "embedding", "model")  # of which preferences hold several, in place of which flags can be given
 
 
 def main(arguments: list[str]) -> int:
@@ -139,13 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
     frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
     frames.add_argument("--inpaint", action="store_true", help="repaint only what the scene's mask settings say")
+    for kind in FOLDERS:
+        frames.add_argument(f"--{kind}-folder", metavar="DIR", action="append", help=f"a folder with {kind}s")
     frames.add_argument("--script", choices=SCRIPTS, help="what to do with each frame instead of one picture")
     add_setting_flags(frames, Img2Img, Inpaint, *SCRIPTS.values())
     return parser
 
 
 def _use_backend(parsed: argparse.Namespace) -> None:
-    """Take the backend of the flags for this run; Blender doesn't save preferences when it is run like this."""
+    """Take backend and folders of the flags for this run; Blender doesn't save preferences when it is run like this."""
     chosen = preferences()
     if parsed.backend:
         chosen.backend = parsed.backend
@@ -153,6 +156,9 @@ def _use_backend(parsed: argparse.Namespace) -> None:
         chosen.python = parsed.python
 
 
+    for kind in FOLDERS:
+        if given := getattr(parsed, f"{kind}_folder"):
+            setattr(chosen, f"{kind}_folders", ";".join(given))
 def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
     """Give the scene the flags' settings; without a flag a scene that has a camera is seen through it."""
     settings = scene.viewport_diffusion.capture

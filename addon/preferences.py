@@ -9,6 +9,7 @@ from pathlib import Path
 import bpy
 
 from ..backend.errors import BackendError
+from ..backend.models.folders import split_folders
 from ..backend.models.load import Options
 from . import installation
 
@@ -55,7 +56,14 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
     model_folders: bpy.props.StringProperty(
         name="Model Folders",
         description="Folders with models, several of them separated by a semicolon; that of another tool will do, such "
-        "as a web UI's or ComfyUI's",
+        "as a web UI's or ComfyUI's, whose LoRAs, embeddings and VAEs are found too",
+    )
+    lora_folders: bpy.props.StringProperty(
+        name="LoRA Folders", description="Folders with LoRAs, several of them separated by a semicolon"
+    )
+    embedding_folders: bpy.props.StringProperty(
+        name="Embedding Folders",
+        description="Folders with embeddings (textual inversion), several of them separated by a semicolon",
     )
     device: bpy.props.StringProperty(
         name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"
@@ -82,6 +90,8 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         if self.backend == "subprocess" and not self.python.strip():
             draw_environment(layout, self)
         layout.prop(self, "model_folders", placeholder="For the list of models")
+        layout.prop(self, "lora_folders", placeholder="Beside those of other tools")
+        layout.prop(self, "embedding_folders", placeholder="Beside those of other tools")
         layout.prop(self, "device")
         layout.prop(self, "precision")
         layout.prop(self, "idle_seconds")
@@ -101,7 +111,19 @@ def jobs_folder() -> Path:
 def engine_options() -> Options:
     """Return how models run on this machine, hub access by Blender's own switch."""
     chosen = preferences()
-    return Options(chosen.device.strip() or "automatic", chosen.precision, bpy.app.online_access)
+    return Options(
+        chosen.device.strip() or "automatic",
+        chosen.precision,
+        bpy.app.online_access,
+        chosen_folders("lora_folders"),
+        chosen_folders("embedding_folders"),
+        chosen_folders("model_folders"),
+    )
+
+
+def chosen_folders(name: str) -> tuple[str, ...]:
+    """Return the folders that a preference of that name holds."""
+    return tuple(bpy.path.abspath(folder) for folder in split_folders(getattr(preferences(), name)))
 
 
 def backend_python() -> str:

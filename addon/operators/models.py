@@ -5,9 +5,12 @@ from __future__ import annotations
 import bpy
 
 from ...backend.errors import DiffusionError
+from ...backend.models.adapters import TAG
+from ...backend.models.folders import EMBEDDINGS, LORAS, VAES
 from ...backend.models.hub import Fetching, cache_folder
 from .. import catalogue
 from ..panels.environment import draw_wide
+from ..panels.models import short
 
 DIALOG_WIDTH = 460  # pixels
 
@@ -105,6 +108,74 @@ class VIEWPORT_DIFFUSION_OT_cancel_fetch(bpy.types.Operator):
         return {"FINISHED"}
 
 
+def _additions(self: bpy.types.Operator, context: bpy.types.Context | None) -> list[tuple[str, str, str]]:
+    """Return what can be added as items of a search, those that were made for the chosen model's family first."""
+    family = catalogue.model_traits(context.scene.viewport_diffusion.diffusion).family if context is not None else ""
+    found = [(kind, addition) for kind in KINDS for addition in catalogue.additions(kind) if not addition.problem]
+    found.sort(key=lambda item: bool(family and item[1].family and not family.startswith(item[1].family)))
+    items = []
+    for kind, addition in found:
+        title = f"{KINDS[kind]} {addition.name}{f' ({short(addition.family)})' if addition.family else ''}"
+        items.append((f"{kind}/{addition.name}", title, addition.path))
+    _items[:] = items  # which Blender would read after they are gone
+    return _items
+
+
+_items: list[tuple[str, str, str]] = []
+KINDS = {LORAS: "LoRA", EMBEDDINGS: "Embedding", VAES: "VAE"}
+
+
+class VIEWPORT_DIFFUSION_OT_add_to_prompt(bpy.types.Operator):
+    """Add a LoRA or an embedding to the prompt, or take another VAE, from the folders in the preferences"""
+
+    bl_idname = "viewport_diffusion.add_to_prompt"
+    bl_label = "Add LoRA or Embedding"
+    bl_options = {"REGISTER", "UNDO"}
+    bl_property = "addition"
+
+    addition: bpy.props.EnumProperty(name="Addition", description="What is added", items=_additions)
+    weight: bpy.props.FloatProperty(
+        name="Weight", description="How strongly it acts", default=1.0, soft_min=0.0, soft_max=2.0, step=5
+    )
+    negative: bpy.props.BoolProperty(name="Negative", description="Add it to the negative prompt, as bad hands are")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Only where some were found."""
+        if not any(catalogue.additions(kind) for kind in KINDS):
+            cls.poll_message_set("No LoRA, embedding or VAE was found: choose folders in the preferences")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Let the artist search."""
+        context.window_manager.invoke_search_popup(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Write it into the prompt, in place of the same LoRA with another weight."""
+        kind, _, name = self.addition.partition("/")
+        diffusion = context.scene.viewport_diffusion.diffusion
+        if kind == VAES:
+            diffusion.vae = next(found.path for found in catalogue.additions(kind) if found.name == name)
+            return {"FINISHED"}
+        place = "negative_prompt" if self.negative and kind == EMBEDDINGS else "prompt"
+        text, weight = getattr(diffusion, place), f"{self.weight:.3g}"
+        if kind == LORAS:
+            setattr(diffusion, place, with_lora(text, name, weight))
+        else:
+            word = name if weight == "1" else f"({name}:{weight})"
+            setattr(diffusion, place, ", ".join(part for part in (text.strip(), word) if part))
+        return {"FINISHED"}
+
+
+def with_lora(prompt: str, name: str, weight: str) -> str:
+    """Return a prompt that names a LoRA with a weight, once."""
+    tag = f"<lora:{name}:{weight}>"
+    others = TAG.sub(lambda found: "" if found[1] == name else found[0], prompt).rstrip()
+    return f"{others} {tag}".strip()
+
+
 def ask_artist(asked: Fetching) -> None:
     """Show the dialog over the window, now that the size is known."""
     windows = bpy.context.window_manager.windows
@@ -132,6 +203,7 @@ CLASSES = (
     VIEWPORT_DIFFUSION_OT_refresh_models,
     VIEWPORT_DIFFUSION_OT_fetch_model,
     VIEWPORT_DIFFUSION_OT_cancel_fetch,
+    VIEWPORT_DIFFUSION_OT_add_to_prompt,
     VIEWPORT_DIFFUSION_PG_model,
 )
 

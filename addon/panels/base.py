@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import bpy
 
 from .. import jobs
@@ -33,6 +35,23 @@ def in_columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
     layout.use_property_split = True
     layout.use_property_decorate = False
     return layout
+
+
+def draw_limited(
+    layout: bpy.types.UILayout,
+    group: bpy.types.PropertyGroup,
+    names: tuple[str, ...],
+    limits: Mapping[str, str],
+    **look: object,
+) -> None:
+    """Show settings in a row, greyed out with the reason below where the chosen model has no use for them."""
+    row = layout.row(align=True)
+    reason = next((limits[name] for name in names if name in limits), "")
+    row.enabled = not reason
+    for name in names:
+        row.prop(group, name, **look)
+    if reason:
+        draw_message(layout, reason, "INFO")
 
 
 def draw_job(layout: bpy.types.UILayout, operator: str, icon: str) -> None:

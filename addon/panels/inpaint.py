@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from .base import ClosedPanel, draw_job, in_columns
+from ..catalogue import model_traits
+from .base import ClosedPanel, draw_job, draw_limited, in_columns
 
 SOFTNESS = (
     "schedule_bias",
@@ -45,7 +46,8 @@ class VIEWPORT_DIFFUSION_PT_inpaint(ClosedPanel, bpy.types.Panel):
         layout.prop(inpaint, "inpaint_area")
         if inpaint.inpaint_area == "only_masked":
             layout.prop(inpaint, "only_masked_padding")
-        layout.prop(inpaint, "conditioning_mask_strength", text="Mask Seen by Model")
+        limits = model_traits(settings.diffusion).limits
+        draw_limited(layout, inpaint, ("conditioning_mask_strength",), limits, text="Mask Seen by Model")
 
 
 class VIEWPORT_DIFFUSION_PT_soft_inpainting(ClosedPanel, bpy.types.Panel):

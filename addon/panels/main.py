@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
 
 from ...backend.models.load import EMBEDDED_FOLDER
+from ...backend.models.traits import Traits
 from ...backend.settings import EMBEDDED, OPERATIONS
 from .. import jobs
+from ..catalogue import model_traits
 from ..preferences import preferences
 from ..presets import VIEWPORT_DIFFUSION_PT_presets
 from ..properties import own_fields
 from ..scene.advice import advice, size_line
-from .base import FAILED_ICON, ClosedPanel, DiffusionPanel, draw_job, draw_message, in_columns
+from .base import FAILED_ICON, ClosedPanel, DiffusionPanel, draw_job, draw_limited, draw_message, in_columns
 
 PARENT = "VIEWPORT_DIFFUSION_PT_main"
 
@@ -33,13 +37,16 @@ class VIEWPORT_DIFFUSION_PT_main(DiffusionPanel, bpy.types.Panel):
         column = layout.column()
         row = column.row(align=True)
         row.prop(settings.diffusion, "prompt", text="", icon="TEXT", placeholder="Prompt")
+        row.operator("viewport_diffusion.add_to_prompt", text="", icon="ADD")
         row.operator("viewport_diffusion.interrogate", text="", icon="VIEWZOOM")
         row.operator("viewport_diffusion.paste_parameters", text="", icon="PASTEDOWN")
         column.prop(settings.diffusion, "style", text="", icon="BRUSH_DATA", placeholder="Style")
-        column.prop(settings.diffusion, "negative_prompt", text="", icon="REMOVE", placeholder="Negative prompt")
+        limits = model_traits(settings.diffusion).limits
+        look = {"text": "", "icon": "REMOVE", "placeholder": "Negative prompt"}
+        draw_limited(column, settings.diffusion, ("negative_prompt",), limits, **look)
         column = layout.column(align=True)  # labels inside the fields: beside them the narrow sidebar cuts them off
         column.prop(settings.img2img, "denoising_strength", slider=True)
-        column.prop(settings.diffusion, "cfg_scale", slider=True)
+        draw_limited(column, settings.diffusion, ("cfg_scale",), limits, slider=True)
         column.prop(settings.diffusion, "steps")
         row = column.row(align=True)
         row.prop(settings.diffusion, "batch_count")
@@ -101,12 +108,65 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         layout.prop(diffusion, "vae")
         if diffusion.model == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
             draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
-        layout.prop(diffusion, "sampler")
-        layout.prop(diffusion, "schedule")
+        traits = model_traits(diffusion)
+        for name, can in (("sampler", traits.can_sample), ("schedule", traits.can_follow)):
+            draw_choice(layout, diffusion, name, traits)
+            if not can(getattr(diffusion, name)):
+                sentence = f"{getattr(diffusion, name)} can't be had with {traits.family}: choose Automatic."
+                draw_message(layout, sentence, FAILED_ICON)
         layout.prop(diffusion, "exact_steps")
-        layout.prop(diffusion, "clip_skip")
+        draw_limited(layout, diffusion, ("clip_skip",), traits.limits)
         kind = "own process" if preferences().backend == "subprocess" else "inside Blender"
         layout.label(text=f"Backend, {kind}: {jobs.backend_state()}", icon="SYSTEM")
+
+
+def draw_choice(layout: bpy.types.UILayout, diffusion: bpy.types.PropertyGroup, name: str, traits: Traits) -> None:
+    """Show the choice of a sampler or a schedule; for a model that has not all of them, those that it has."""
+    if not traits.flow:
+        layout.prop(diffusion, name)
+        return
+    row = layout.split(factor=0.4)
+    row.alignment = "RIGHT"
+    row.label(text=diffusion.bl_rna.properties[name].name)
+    row.menu(f"VIEWPORT_DIFFUSION_MT_{name}s", text=getattr(diffusion, name))
+
+
+class VIEWPORT_DIFFUSION_MT_samplers(bpy.types.Menu):
+    """The samplers, those greyed out that can't solve the chosen model"""
+
+    bl_label = "Sampling Method"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the samplers."""
+        diffusion = context.scene.viewport_diffusion.diffusion
+        draw_possible(self.layout, diffusion, "sampler", model_traits(diffusion).can_sample)
+
+
+class VIEWPORT_DIFFUSION_MT_schedules(bpy.types.Menu):
+    """The schedules, those greyed out that can't be followed with the chosen model"""
+
+    bl_label = "Schedule Type"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Lay out the schedules."""
+        diffusion = context.scene.viewport_diffusion.diffusion
+        draw_possible(self.layout, diffusion, "schedule", model_traits(diffusion).can_follow)
+
+
+def draw_possible(
+    layout: bpy.types.UILayout, diffusion: bpy.types.PropertyGroup, name: str, can: Callable[[str], bool]
+) -> None:
+    """Lay out a setting's choices, what can be had first, the rest greyed out under the reason."""
+    choices = [item.identifier for item in diffusion.bl_rna.properties[name].enum_items]
+    for choice in filter(can, choices):
+        layout.prop_enum(diffusion, name, choice)
+    layout.separator()
+    layout.label(text="Not for flow-matching models", icon="INFO")
+    column = layout.column()
+    column.enabled = False
+    for choice in choices:
+        if not can(choice):
+            column.prop_enum(diffusion, name, choice)
 
 
 class VIEWPORT_DIFFUSION_PT_variation(ClosedPanel, bpy.types.Panel):
@@ -129,9 +189,7 @@ class VIEWPORT_DIFFUSION_PT_variation(ClosedPanel, bpy.types.Panel):
         column.prop(diffusion, "initial_noise_multiplier", text="Noise Multiplier")
         column.prop(diffusion, "extra_noise")
         layout.prop(diffusion, "colour_correction")
-        row = layout.row(heading="Seamless", align=True)
-        row.prop(diffusion, "seamless_x", text="X", toggle=True)
-        row.prop(diffusion, "seamless_y", text="Y", toggle=True)
+        draw_limited(layout, diffusion, ("seamless_x", "seamless_y"), model_traits(diffusion).limits, toggle=True)
 
 
 class VIEWPORT_DIFFUSION_PT_script(ClosedPanel, bpy.types.Panel):
@@ -157,6 +215,8 @@ class VIEWPORT_DIFFUSION_PT_script(ClosedPanel, bpy.types.Panel):
 
 
 CLASSES = (
+    VIEWPORT_DIFFUSION_MT_samplers,
+    VIEWPORT_DIFFUSION_MT_schedules,
     VIEWPORT_DIFFUSION_PT_main,
     VIEWPORT_DIFFUSION_PT_source,
     VIEWPORT_DIFFUSION_PT_sampling,

@@ -75,6 +75,8 @@ class VIEWPORT_DIFFUSION_PT_models(ClosedPanel, bpy.types.Panel):
         if 0 <= place < len(catalogue.entries()):
             entry = catalogue.entries()[place]
             draw_message(layout, entry.problem or f"{entry.family}, {entry.kind}", "ERROR" if entry.problem else "INFO")
+        if catalogue.notice():
+            draw_message(layout, catalogue.notice(), "INFO")
         layout.prop(preferences(), "model_folders", text="", icon="FILE_FOLDER", placeholder="Folders of models")
         draw_hub(layout, manager)
 

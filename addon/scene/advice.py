@@ -5,8 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ...backend.models.load import native_side
-from ...backend.models.samplers import SAMPLERS, settled_sampler
-from ...backend.operations.plan import plan_size, plan_steps
+from ...backend.operations.plan import longest_schedule, plan_size, plan_steps
 from ...backend.settings import EMBEDDED
 from .capture import picture_size
 
@@ -51,7 +50,7 @@ def size_line(context: bpy.types.Context) -> str:
     if strength == 0:
         return f"{width}×{height}, no steps: the capture itself"
     shared = settings.diffusion
-    plan = plan_steps(shared.steps, strength, shared.exact_steps, SAMPLERS[settled_sampler(shared.sampler, False)].longest)
+    plan = plan_steps(shared.steps, strength, shared.exact_steps, longest_schedule(shared.sampler))
     native = native_side(bpy.path.abspath(shared.model))
     made = plan_size(width, height, native) if native else (width, height)
     size = f"{width}×{height}" if made == (width, height) else f"{made[0]}×{made[1]} → {width}×{height}"

@@ -54,8 +54,13 @@ class Size(NamedTuple):
 
 def plan_of(settings: Denoising) -> StepPlan:
     """Return the steps of an operation's settings, within what its sampler can do."""
-    longest = SAMPLERS[settled_sampler(settings.sampler, False)].longest
+    longest = longest_schedule(settings.sampler)
     return plan_steps(settings.steps, settings.denoising_strength, settings.exact_steps, longest)
+
+
+def longest_schedule(sampler: str) -> int:
+    """Return how many steps a sampler's schedule can have."""
+    return SAMPLERS[settled_sampler(sampler, False)].longest
 
 
 def plan_size(width: int, height: int, native: int, multiple: int = SIDE_STEP) -> Size:

@@ -160,3 +160,42 @@ def test_the_icons_are_blenders(addon: object) -> None:
     known = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
     used = {*part("addon.panels.models").KIND_ICONS.values(), "FILE_REFRESH", "IMPORT", "INTERNET_OFFLINE", "CANCEL"}
     assert used <= set(known)
+
+
+def test_loras_and_embeddings_are_found_and_added_to_the_prompt(found: list[Any], folder: Path) -> None:
+    preferences = bpy.context.preferences.addons[EXTENSION].preferences
+    save(folder / "Lora" / "ink.safetensors", {"lora_unet_attn2_to_k.lora_down.weight": (4, 768)})
+    save(folder.parent / "own" / "glow.safetensors", {"emb_params": (2, 1024)})
+    (folder / "Lora" / "torn.safetensors").write_bytes(b"\0" * 50)
+    preferences.embedding_folders = str(folder.parent / "own")
+    bpy.ops.viewport_diffusion.refresh_models()
+    catalogue = part("addon.catalogue")
+    assert [(one.name, one.family) for one in catalogue.additions("embeddings")] == [("glow", "Stable Diffusion 2")]
+    ink, torn = catalogue.additions("LoRAs")
+    assert ink.family == "Stable Diffusion 1" and "damaged" in torn.problem
+    diffusion = bpy.context.scene.viewport_diffusion.diffusion
+    diffusion.prompt, diffusion.negative_prompt = "a cat", ""
+    add = bpy.ops.viewport_diffusion.add_to_prompt
+    for weight in (1.0, 0.8):
+        assert add(addition="LoRAs/ink", weight=weight) == {"FINISHED"}
+    assert diffusion.prompt == "a cat <lora:ink:0.8>"
+    assert add(addition="embeddings/glow", negative=True) == add(addition="embeddings/glow", weight=1.2) == {"FINISHED"}
+    assert (diffusion.prompt, diffusion.negative_prompt) == ("a cat <lora:ink:0.8>, (glow:1.2)", "glow")
+    options = part("addon.preferences").engine_options()
+    assert (options.embedding_folders, options.model_folders[0]) == ((str(folder.parent / "own"),), str(folder))
+    preferences.embedding_folders = ""
+
+
+def test_a_model_that_a_sampler_cant_solve_takes_it_away_with_a_word(folder: Path, found: list[Any]) -> None:
+    tiny_folder("flux", folder)
+    bpy.ops.viewport_diffusion.refresh_models()
+    manager, diffusion = bpy.context.window_manager, bpy.context.scene.viewport_diffusion.diffusion
+    diffusion.sampler, diffusion.schedule = "Euler a", "Karras"
+    manager.viewport_diffusion_model = place_of("flux")
+    assert (diffusion.sampler, diffusion.schedule) == ("Automatic", "Karras")
+    assert "Euler a can't be had with Flux" in part("addon.catalogue").notice()
+    limits = part("addon.catalogue").model_traits(diffusion).limits
+    assert "no negative prompt" in limits["negative_prompt"] and {"clip_skip", "seamless_x"} <= limits.keys()
+    manager.viewport_diffusion_model = place_of("Embedded")
+    assert not part("addon.catalogue").notice()
+    assert set(part("addon.catalogue").model_traits(diffusion).limits) == {"conditioning_mask_strength"}
