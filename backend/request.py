@@ -121,8 +121,8 @@ def _check_image(name: str, array: Array) -> None:
 
 def _load_array(path: Path) -> Array:
     try:
-        # Mapped first: that asks whether the file is as long as it says, before any memory is taken for it.
-        array: Array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        # Mapped, which looks whether the file is as long as it says, and knows neither pickles nor archives.
+        array: Array = np.array(np.lib.format.open_memmap(path, mode="r"))  # type: ignore[no-untyped-call]
     except FileNotFoundError as error:
         raise InvalidRequest(f"{path} is missing.") from error
     except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, TokenError) as error:
