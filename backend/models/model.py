@@ -18,6 +18,8 @@ from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
 from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
 from .families import Family
+from .families.unet import UNet
+from .fast import NOTHING, FastUNet, Shortcut
 from .kept import Kept
 from .vae import load_vae
 from .watch import watch_forward
@@ -79,6 +81,7 @@ class Model:
         self._own_vae = pipe.vae
         self._vae = ""
         self._guide: Guide | None = None
+        self._fast: FastUNet | None = None
         _lay_out(family.network, device)
         _lay_out(pipe.vae, device)
         family.network.forward = self._forward  # type: ignore[method-assign]
@@ -137,7 +140,8 @@ class Model:
                 copies = len(group)
                 batch = self._with_extra_channels(sample, window).repeat(copies, 1, 1, 1)
                 asked = {**kwargs, **self.family.asked([conditionings[i] for i in group], len(sample), kwargs)}
-                found = self.family.denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
+                denoise = self._denoise_of((window, *group))
+                found = denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
                 results |= dict(zip(group, found.chunk(copies), strict=True))
             return [results[i] for i in range(len(conditionings))]
 
@@ -146,6 +150,29 @@ class Model:
         whole = self._cast(self._with_extra_channels(sample))
         output = self.family.denoise(whole, timestep, *args, **self._cast(kwargs))
         return tuple(tensor.float() for tensor in output) if isinstance(output, tuple) else output
+
+    def _denoise_of(self, key: tuple[object, ...]) -> Callable[..., Any]:
+        return self.family.denoise if self._fast is None else functools.partial(self._fast.denoise, key)
+
+    @contextmanager
+    def hurried(self, shortcut: Shortcut) -> Iterator[None]:
+        """Take a shortcut in every step inside a with block, which is one denoising from its first step to its last.
+
+        Raises InvalidRequest where the denoiser knows none.
+        """
+        if shortcut == NOTHING:
+            yield
+            return
+        if not isinstance(self.family, UNet):
+            raise InvalidRequest(
+                f"{self.name} can't be hurried: it has no UNet.", "Set Fast Mode to Off and Token Merging Ratio to 0."
+            )
+        self._fast = FastUNet(self.family.network, self.family.denoise, shortcut)
+        try:
+            with self._fast.hooked():
+                yield
+        finally:
+            self._fast = None
 
     @contextmanager
     def guided_by(self, guide: Guide) -> Iterator[None]:

@@ -40,6 +40,7 @@ KEYS = {
     "denoising_strength": "Denoising strength",
     "conditioning_mask_strength": "Conditional mask weight",
     "clip_skip": "Clip skip",
+    "token_merging_ratio": "Token merging ratio",
     "mask_mode": "Mask mode",
     "mask_blur": "Mask blur",
     "mask_blur_y": "Mask blur Y",

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InvalidRequest
 from ..imaging.regions import Region
+from ..models.fast import shortcut_of
 from ..models.model import Model, Predict, memory_errors
 from ..models.previews import Previewer
 from ..models.samplers import build_scheduler
@@ -85,7 +86,8 @@ def sample(
         return guided(predict, sample, prompts, step, cfg_scale)
 
     doing = f"make a picture of {latents.shape[3] * model.scale_factor} pixels' width"
-    with memory_errors(doing), model.guided_by(guide):
+    shortcut = shortcut_of(settings.fast_mode, settings.token_merging_ratio)
+    with memory_errors(doing), model.guided_by(guide), model.hurried(shortcut):
         result: torch.Tensor = pipe(
             **prompts.arguments(count),
             **model.family.arguments(latents, plan.strength, settings.cfg_scale),

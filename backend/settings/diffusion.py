@@ -35,6 +35,11 @@ INPAINT_AREAS = {
     "whole_picture": ("Whole Picture", "Process the whole picture at the size set"),
     "only_masked": ("Only Masked", "Process the masked part alone, enlarged to the size set, and paste it back"),
 }
+FAST_MODES = {
+    "off": ("Off", "Every step in full"),
+    "balanced": ("Balanced", "The deep layers of the model run in every other step"),
+    "fastest": ("Fastest", "The deep layers run in every third step, and half of the tokens are merged"),
+}
 
 
 def denoising(default: float, description: str) -> Any:
@@ -101,6 +106,17 @@ class Diffusion(Settings):
     )
     clip_skip: int = setting(
         1, "Clip Skip", "Read the prompt at the text encoder's last layer but that many", minimum=1, maximum=12
+    )
+    fast_mode: str = setting(
+        "off", "Fast Mode", "What each step leaves out, to be done sooner and less exactly", choices=FAST_MODES
+    )
+    token_merging_ratio: float = setting(
+        0.0,
+        "Token Merging Ratio",
+        "Share of the picture's tokens that count as one with others like them: faster, and details shift",
+        minimum=0.0,
+        maximum=0.9,
+        step=0.1,
     )
     batch_count: int = setting(1, "Batch Count", "How many batches are made one after another", minimum=1, maximum=100)
     batch_size: int = setting(

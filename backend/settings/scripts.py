@@ -32,6 +32,7 @@ AXES = {
     "conditioning_mask_strength": ("Cond. Image Mask Weight", "What an inpainting model sees of the masked part"),
     "mask_blur": ("Mask blur", "Mask blurs in pixels"),
     "style": ("Styles", "Styles"),
+    "token_merging_ratio": ("Token merging ratio", "Token merging ratios"),
     "size": ("Size", "Sizes such as 512x768"),
 }
 

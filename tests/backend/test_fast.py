@@ -1,0 +1,154 @@
+"""The fast mode: what it leaves out, that it leaves nothing behind, and that tokens merged come back to their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backend.engine import Engine
+from backend.errors import InvalidRequest
+from backend.models.fast import NOTHING, Merging, Shortcut, shortcut_of
+from backend.models.load import Options
+from tests.backend import tiny
+from tests.backend.helpers import Picture, img2img, run
+
+SMALL: dict[str, Any] = {"width": 96, "height": 64, "steps": 6, "denoising_strength": 0.9}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="module")
+def exact() -> Engine:
+    return Engine(Options(precision="float32"))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "inpainting", "velocity"])
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+def test_deep_layers_run_in_every_second_call_alone(
+    family: str, sampler: str, exact: Engine, root: Path, picture: Picture
+) -> None:
+    name = tiny.folder(family, root)
+    unet = exact.models.get(name).pipe.unet
+    runs: dict[str, int] = {}
+    parts = {"deep": unet.mid_block, "shallow": unet.up_blocks[-1].resnets[-1]}
+    for part, module in parts.items():
+        runs[part] = 0
+
+        def count(*_: Any, part: str = part) -> None:
+            runs[part] += 1
+
+        module.register_forward_pre_hook(count)
+    common = {**SMALL, "model": name, "sampler": sampler, "negative_prompt": "a dog"}
+    full = run(exact, img2img(picture, **common))
+    calls = runs["deep"]
+    assert calls == runs["shallow"] >= 6
+    fast = run(exact, img2img(picture, **common, fast_mode="balanced"))
+    assert runs == {"deep": calls + -(-calls // 2), "shallow": 2 * calls}
+    assert not np.array_equal(fast, full)
+    assert np.abs(fast.astype(int) - full).mean() < 16
+    assert np.array_equal(run(exact, img2img(picture, **common)), full), "nothing stays behind"
+    assert np.array_equal(run(exact, img2img(picture, **common, fast_mode="balanced")), fast), "nothing is random"
+
+
+def test_a_shallow_call_of_what_has_not_changed_is_the_full_one(exact: Engine, root: Path) -> None:
+    model = exact.models.get(tiny.folder("sdxl", root))
+    model.watch = lambda: None
+    sample = torch.randn(1, 4, 7, 11, generator=torch.Generator().manual_seed(1))
+    conditionings = [model.encode_prompts(text, "", 1, 1).positives[0][1][0][1] for text in ("a cat", "a dog")]
+    found: list[list[torch.Tensor]] = []
+
+    def guide(predict: Any, sample: torch.Tensor) -> torch.Tensor:
+        found.extend(predict(sample, conditionings) for _ in range(3))
+        return sample
+
+    added = {"text_embeds": torch.zeros(1, 32), "time_ids": torch.zeros(1, 6)}
+    with torch.inference_mode(), model.guided_by(guide), model.hurried(Shortcut(3)):
+        model._forward(sample, torch.tensor(500), added_cond_kwargs=added, return_dict=False)
+    for again in found[1:]:
+        for one, first in zip(again, found[0], strict=True):
+            assert torch.allclose(one, first, atol=1e-5)
+    assert not torch.allclose(*found[0])
+
+
+def test_tiles_of_a_large_picture_are_hurried_apart(exact: Engine, root: Path, picture: Picture) -> None:
+    """Each window has deep layers of its own: with those of its neighbour the picture would be another."""
+    model = exact.models.get(tiny.folder("sd1", root))
+    model.watch = lambda: None
+    conditioning = model.encode_prompts("a cat", "", 1, 1).positives[0][1][0][1]
+    from backend.imaging.regions import Region
+
+    windows = Region(0, 0, 8, 8), Region(8, 0, 16, 8)
+    sample = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(2))
+    found: list[torch.Tensor] = []
+
+    def guide(predict: Any, sample: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            for window in windows:
+                found.append(predict(sample[:, :, :, window.x1 : window.x2], [conditioning], window)[0])
+        return sample
+
+    with torch.inference_mode(), model.guided_by(guide), model.hurried(Shortcut(2)):
+        model._forward(sample, torch.tensor(500), return_dict=False)
+    assert torch.allclose(found[0], found[2], atol=1e-5) and torch.allclose(found[1], found[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_merging_tokens_changes_the_picture_and_more_so_the_more(
+    family: str, exact: Engine, root: Path, picture: Picture
+) -> None:
+    common = {**SMALL, "model": tiny.folder(family, root), "cfg_scale": 7.0}
+    full = run(exact, img2img(picture, **common)).astype(int)
+    far = [
+        np.abs(run(exact, img2img(picture, **common, token_merging_ratio=ratio)) - full).mean() for ratio in (0.1, 0.7)
+    ]
+    assert 0 < far[0] < far[1]
+    beyond = run(exact, img2img(picture, **common, token_merging_ratio=0.9))
+    assert np.array_equal(beyond, run(exact, img2img(picture, **common, token_merging_ratio=0.75)))
+    assert np.array_equal(run(exact, img2img(picture, **common)), full)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (1, 3)])
+def test_merged_tokens_come_back_to_their_places(height: int, width: int) -> None:
+    tokens = torch.randn(2, height * width, 8, generator=torch.Generator().manual_seed(3))
+    none = Merging(tokens, height, width, 0.0)
+    assert torch.equal(none.spread(none.merge(tokens)), tokens)
+    some = Merging(tokens, height, width, 0.5)
+    count = min(int(height * width * 0.5), height * width - (-(-height // 2) * -(-width // 2)))
+    fewer = some.merge(tokens)
+    assert fewer.shape == (2, height * width - count, 8)
+    spread = some.spread(fewer)
+    changed = (spread - tokens).abs().amax(-1) > 1e-6
+    # Those merged and those merged into are changed, each of the latter by one of the former at least.
+    assert (changed.sum(1) > count).all() and (changed.sum(1) <= 2 * count).all()
+
+
+def test_equal_tokens_lose_nothing_by_being_merged() -> None:
+    square = torch.randn(1, 1, 1, 6, generator=torch.Generator().manual_seed(4))
+    tokens = square.expand(2, 4, 4, 6).reshape(2, 16, 6).clone()
+    tokens[:, 5] = -tokens[:, 5]  # unlike all others, so that it is left alone
+    merging = Merging(tokens, 4, 4, 0.5)
+    assert merging.merge(tokens).shape[1] == 8
+    assert torch.allclose(merging.spread(merging.merge(tokens)), tokens, atol=1e-6)
+
+
+def test_modes_and_ratio_add_up() -> None:
+    assert shortcut_of("off", 0.0) == NOTHING
+    assert shortcut_of("balanced", 0.3) == Shortcut(2, 0.3)
+    assert shortcut_of("fastest", 0.3) == Shortcut(3, 0.5)
+    assert shortcut_of("off", 0.9) == Shortcut(1, 0.75)
+
+
+@pytest.mark.parametrize("change", [{"fast_mode": "balanced"}, {"token_merging_ratio": 0.5}])
+def test_a_transformer_says_that_it_cant_be_hurried(
+    change: dict[str, Any], exact: Engine, root: Path, picture: Picture
+) -> None:
+    common = {**SMALL, "model": tiny.folder("flux", root), "sampler": "Euler"}
+    with pytest.raises(InvalidRequest, match="no UNet"):
+        run(exact, img2img(picture, **common, **change))
