@@ -8,7 +8,7 @@ import bpy
 
 from ...backend.models.load import EMBEDDED_FOLDER
 from ...backend.models.traits import Traits
-from ...backend.settings import EMBEDDED, OPERATIONS
+from ...backend.settings import EMBEDDED, FAST_MODES, OPERATIONS
 from .. import jobs
 from ..catalogue import model_traits
 from ..preferences import preferences
@@ -116,6 +116,12 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
                 draw_message(layout, sentence, FAILED_ICON)
         layout.prop(diffusion, "exact_steps")
         draw_limited(layout, diffusion, ("clip_skip",), traits.limits)
+        draw_limited(layout, diffusion, ("fast_mode",), traits.limits)
+        row = layout.row()
+        row.enabled = "token_merging_ratio" not in traits.limits
+        row.prop(diffusion, "token_merging_ratio", slider=True)
+        if diffusion.fast_mode != "off":
+            draw_message(layout, f"{FAST_MODES[diffusion.fast_mode][1]}.", "INFO")
         kind = "own process" if preferences().backend == "subprocess" else "inside Blender"
         layout.label(text=f"Backend, {kind}: {jobs.backend_state()}", icon="SYSTEM")
 

@@ -33,6 +33,7 @@ TOLD = "{family} is told its CFG scale as a number, and knows no negative prompt
 DISTILLED = "This model is distilled: it knows neither CFG scale nor negative prompt."
 NO_SKIP = "{family} reads prompts by no CLIP, which alone has layers to skip."
 NO_SEAMS = "{family} can't make seamless pictures: that takes a UNet."
+NO_SHORTCUT = "{family} can't be hurried: that takes a UNet."
 NO_EXTRA = "Only an inpainting model is shown the masked part."
 
 
@@ -124,6 +125,7 @@ def _limits(family: str, is_transformer: bool, is_told: bool) -> dict[str, str]:
         limits["clip_skip"] = NO_SKIP
     if is_transformer:
         limits |= {"seamless_x": NO_SEAMS, "seamless_y": NO_SEAMS}
+        limits |= {"fast_mode": NO_SHORTCUT, "token_merging_ratio": NO_SHORTCUT}
     if not family.endswith("inpainting"):
         limits["conditioning_mask_strength"] = NO_EXTRA
     return {name: sentence.format(family=family) for name, sentence in limits.items()}

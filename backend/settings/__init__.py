@@ -5,6 +5,7 @@ from __future__ import annotations
 from .declare import AnySettings, Settings, as_settings, make_settings
 from .diffusion import (
     EMBEDDED,
+    FAST_MODES,
     INPAINT_AREAS,
     MASKED_CONTENTS,
     MAXIMUM_SIDE,
@@ -47,6 +48,7 @@ SCRIPTS: dict[str, type[Img2Img]] = {
 
 __all__ = [
     "EMBEDDED",
+    "FAST_MODES",
     "INPAINT_AREAS",
     "MASKED_CONTENTS",
     "MAXIMUM_SIDE",
