@@ -1,4 +1,4 @@
-"""The fast mode: what it leaves out, that it leaves nothing behind, and that merged tokens come back to their places."""
+"""The fast mode: what it leaves out, that nothing stays behind, and that merged tokens come back to their places."""
 
 from __future__ import annotations
 
