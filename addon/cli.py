@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
 def render(parsed: argparse.Namespace) -> int:
     """Turn each frame into a picture in the output folder, named by its number, with its parameters inside.
 
-    Where more than one comes of a frame, the others have a number of their own behind the frame's.
+    Where more than one comes of a frame, the others have a number of their own behind the frame's; so have all that
+    were finished where a frame fails.
     """
     scene = bpy.context.scene
     cls = _settings_class(parsed)
@@ -71,10 +72,13 @@ def render(parsed: argparse.Namespace) -> int:
             request, _ = make_request(bpy.context, settings)
             job = jobs.submit(request, f"Frame {frame}", lambda job: None)
             _wait(job, f"[{count}/{len(frames)}] frame {frame}")
-            *others, last = (Path(result.path) for result in job.results)
+            pictures = [Path(result.path) for result in job.results]
+            others = pictures[:-1] if job.kind == "finished" else pictures
             for number, other in enumerate(others, 1):
                 copy_whole(other, output / f"{frame:04d}-{number}.png")
-            copy_whole(last, path)
+            if job.kind != "finished":
+                raise DiffusionError(job.message, job.remedy)
+            copy_whole(pictures[-1], path)
             print(f"[{count}/{len(frames)}] frame {frame}: {path} in {job.seconds:.1f} s", flush=True)
     return 0
 
@@ -109,8 +113,6 @@ def _wait(job: Job, label: str) -> None:
             print(f"{label}: {job.progress:4.0%} {job.message}", flush=True)
 
     jobs.wait(job, tell)
-    if job.kind != "finished":
-        raise DiffusionError(job.message, job.remedy)
 
 
 def parse_frames(text: str) -> list[int]:
@@ -138,10 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--shading", choices=[name.lower() for name, _, _ in SHADINGS], help="how it is drawn")
     frames.add_argument("--backend", choices=[name for name, _, _ in BACKENDS], help="where pictures are made")
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
-    frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
-    frames.add_argument("--inpaint", action="store_true", help="repaint only what the scene's mask settings say")
     for kind in FOLDERS:
         frames.add_argument(f"--{kind}-folder", metavar="DIR", action="append", help=f"a folder with {kind}s")
+    frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
+    frames.add_argument("--inpaint", action="store_true", help="repaint only what the scene's mask settings say")
     frames.add_argument("--script", choices=SCRIPTS, help="what to do with each frame instead of one picture")
     add_setting_flags(frames, Img2Img, Inpaint, *SCRIPTS.values())
     return parser
@@ -154,11 +156,11 @@ def _use_backend(parsed: argparse.Namespace) -> None:
         chosen.backend = parsed.backend
     if parsed.python:
         chosen.python = parsed.python
-
-
     for kind in FOLDERS:
         if given := getattr(parsed, f"{kind}_folder"):
             setattr(chosen, f"{kind}_folders", ";".join(given))
+
+
 def _set_up(scene: bpy.types.Scene, parsed: argparse.Namespace) -> None:
     """Give the scene the flags' settings; without a flag a scene that has a camera is seen through it."""
     settings = scene.viewport_diffusion.capture

@@ -77,7 +77,7 @@ _state.jobs = {}
 
 
 def submit(request: Request, title: str, apply: Callable[[Job], None], view: str = "") -> Job:
-    """Send a request to the backend; apply(job) is called on the main thread once its pictures are there.
+    """Send a request to the backend; apply(job) is called on the main thread once it is over and pictures are there.
 
     view: the mark of the view that it shows, for results that are taken in after a restart. Raises DiffusionError where
     the request is wrong or the backend can't be started.
@@ -95,12 +95,20 @@ def resume(left: Leftover, apply: Callable[[Job], None]) -> Job:
 
 
 def take_in(left: Leftover, apply: Callable[[Job], None]) -> Job:
-    """Apply the results of a job that finished but was never applied; raises DiffusionError where that can't be."""
-    job = Job(left.job, left.note.get("title", ""), apply)
+    """Apply the results of a job that were never applied; raises DiffusionError where that can't be.
+
+    One that was interrupted is offered again afterwards: the rest of it can still be made.
+    """
+    text = left.event.text if left.event is not None else ""
+    job = Job(left.job, left.note.get("title", ""), apply, results=left.results, text=text)
     leftovers.forget(left)
     queue().claim(left.job)
-    if left.event is not None:
-        _take(job, left.event)
+    shown = _apply(job)
+    if shown and left.state == "interrupted":
+        queue().abandon(left.job)
+    look_for_leftovers()
+    if not shown:
+        raise DiffusionError(job.message, job.remedy)
     return job
 
 
@@ -206,6 +214,8 @@ def shut_down() -> None:
 
 def _take(job: Job, event: Event) -> None:
     """Bring a job to where an event says it is."""
+    if event.kind == "picture":  # announced only: it is taken in at the job's end, if it is among the results then
+        return
     if event.kind == "started":
         job.first = None
     elif event.kind == "progress" and event.progress > 0 and job.first is None:
@@ -213,7 +223,7 @@ def _take(job: Job, event: Event) -> None:
     job.progress, job.message, job.remedy = event.progress, event.message, event.remedy
     job.results, job.text, job.seconds = event.results, event.text, event.seconds
     job.kind = event.kind
-    if event.kind == "finished":
+    if event.kind == "finished" or event.results:
         _apply(job)
     if event.kind == "failed":
         log.warning("%s failed: %s", job.title, job.sentence)
@@ -221,20 +231,20 @@ def _take(job: Job, event: Event) -> None:
         look_for_leftovers()  # a failed one may be resumed, and old ones may have to go
 
 
-def _apply(job: Job) -> None:
-    """Take in what a job has made; where Blender refuses, it is offered again."""
+def _apply(job: Job) -> bool:
+    """Take in what a job has made, and return whether Blender could; else it is offered again."""
     try:
         job.apply(job)
+        queue().applied(job.id)
+        return True
     except DiffusionError as error:
         job.kind, job.message, job.remedy = "failed", error.sentence, error.remedy
     except RuntimeError as error:  # what Blender raises
         log.exception("%s could not be shown", job.title)
         job.kind, job.message = "failed", f"The picture could not be shown: {error}"
         job.remedy = " ".join(f"It is kept at {result.path}." for result in job.results[:1])
-    if job.kind == "failed":
-        queue().abandon(job.id)
-    else:
-        queue().applied(job.id)
+    queue().abandon(job.id)
+    return False
 
 
 def _backend() -> Backend:

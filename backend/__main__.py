@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .disk import copy_whole, output_folder
@@ -23,15 +27,15 @@ IMAGES = {
     "mask": "white is repainted; of a file with transparency, what is opaque",
     "surroundings": "what a wider camera sees, at the size of the result, for the method scene",
 }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 2 with one sentence on standard error."""
 FOLDERS = {
     "--lora-folder": "where the prompt's <lora:name:weight> are looked for",
     "--embedding-folder": "where embeddings are looked for, the words of which the prompt has",
     "--model-folder": "another tool's folder, whose LoRAs and embeddings are looked for too",
 }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 2 with one sentence on standard error."""
     parsed = _parser().parse_args(arguments)
     options = Options(
         parsed.device,
@@ -53,7 +57,10 @@ FOLDERS = {
 
 
 def run(parsed: argparse.Namespace, options: Options) -> int:
-    """Run one operation on files and print one line of JSON for each picture."""
+    """Run one operation on files and print one line of JSON for each picture.
+
+    What was finished before a cancel or a failure is written too; then DiffusionError is raised.
+    """
     images = _images(parsed)
     settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
     request = Request(settings, images, infotext_if_any(parsed.init))
@@ -69,13 +76,11 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
             print(f"\r{event.progress:4.0%} {event.message:<40}", end="", file=sys.stderr, flush=True)
 
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as scratch, cancelled_by_signals() as is_cancelled:
         folder = create_job(Path(scratch), request)
-        run_job(Engine(options), folder, tell, lambda: False)
+        run_job(Engine(options), folder, tell, is_cancelled)
         if sys.stderr.isatty():
             print(file=sys.stderr)
-        if last[0].kind != "finished":
-            raise DiffusionError(last[0].message, last[0].remedy)
         seconds = round(time.monotonic() - started, 3)
         for result in last[0].results:
             path = _keep(result, output)
@@ -83,7 +88,28 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
             print(json.dumps(line, ensure_ascii=False))
         if last[0].text:
             print(json.dumps({"text": last[0].text, "seconds": seconds}, ensure_ascii=False))
+    if last[0].kind != "finished":
+        raise DiffusionError(last[0].message, last[0].remedy)
     return 0
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[Callable[[], bool]]:
+    """Return what tells whether Ctrl-C, or a request to terminate, has come; a second one ends the program at once."""
+    asked = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: object) -> None:
+        asked.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +138,10 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="automatic", help="automatic, cpu, cuda, cuda:1, xpu or mps")
     parser.add_argument("--precision", default="automatic", choices=PRECISIONS)
     parser.add_argument("--online", action="store_true", help="allow models to be fetched from the hub")
+    for flag, what in FOLDERS.items():
+        parser.add_argument(
+            flag, metavar="DIR", action="append", default=[], help=f"{what}; can be given several times"
+        )
 
 
 def _settings(parsed: argparse.Namespace, init: Array) -> dict[str, object]:
@@ -138,10 +168,6 @@ def _keep(result: Result, output: Path) -> Path:
 
     path = numbered_path(output, result.seed)
     copy_whole(Path(result.path), path)
-    for flag, what in FOLDERS.items():
-        parser.add_argument(
-            flag, metavar="DIR", action="append", default=[], help=f"{what}; can be given several times"
-        )
     return path
 
 

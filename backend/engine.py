@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .models.load import Models, Options
-from .operations.run import Output, Run
+from .operations.run import Keeper, Output, Run
+from .previews import Viewer
 from .request import Request
 from .settings import RANDOM_SEED
 
@@ -23,11 +24,19 @@ class Engine:
     def __init__(self, options: Options | None = None) -> None:
         self.models = Models(options or Options())
 
-    def run(self, request: Request, emit: Callable[[float, str], None], is_cancelled: Callable[[], bool]) -> Output:
+    def run(
+        self,
+        request: Request,
+        emit: Callable[[float, str], None],
+        is_cancelled: Callable[[], bool],
+        keeper: Keeper | None = None,
+        viewer: Viewer | None = None,
+    ) -> Output:
         """Return the pictures of a request; the same request with the same seed gives the same pixels.
 
-        emit(progress, message): called as the work goes on, progress in 0–1. Raises DiffusionError with a sentence for
-        the artist, or Cancelled soon after is_cancelled() turns true.
+        emit(progress, message): called as the work goes on, progress in 0–1. keeper: is handed each picture as soon as
+        it is finished. viewer: is shown the picture so far. Raises DiffusionError with a sentence for the artist, or
+        Cancelled soon after is_cancelled() turns true.
         """
         request.check()
         request = with_seeds(request)
@@ -35,7 +44,7 @@ class Engine:
         operation: Callable[[Request, Run], Output] = getattr(
             importlib.import_module(f"{__package__}.operations.{name}"), name
         )
-        return operation(request, Run(self.models, emit, is_cancelled))
+        return operation(request, Run(self.models, emit, is_cancelled, keeper, viewer))
 
 
 def with_seeds(request: Request) -> Request:

@@ -26,7 +26,8 @@ class Event(NamedTuple):
     failure the sentence for the artist, with its remedy. results: the job's pictures; of one that was cancelled or
     failed those that were finished before; a "picture" event announces each as soon as it is there, though a later one
     such as a grid may take its place. text: what an operation that reads a picture says of it.
-    seconds: wall time of the finished job. "applied" stands in a job's log only: its pictures have been taken in.
+    seconds: wall time of the finished job. preview: how many there were so far; the last is in the job's folder.
+    "applied" stands in a job's log only: its pictures have been taken in.
     """
 
     job: str
@@ -37,6 +38,7 @@ class Event(NamedTuple):
     results: tuple[Result, ...] = ()
     text: str = ""
     seconds: float = 0.0
+    preview: int = 0
 
     @property
     def is_last(self) -> bool:
@@ -56,7 +58,7 @@ class Event(NamedTuple):
                 Result(str(r["path"]), int(r["seed"]), str(r["infotext"])) for r in fields.pop("results", ())
             )
             event = cls(**fields, results=results)
-            numbers = 0 <= event.progress <= 1 and 0 <= event.seconds < math.inf
+            numbers = 0 <= event.progress <= 1 and 0 <= event.seconds < math.inf and 0 <= event.preview < math.inf
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"not an event: {error!r}") from error
         texts = (event.job, event.message, event.remedy, event.text)

@@ -1,4 +1,7 @@
-"""A job is a folder: request.json, arrays as .npy, the finished PNGs with their infotext, a log of events."""
+"""A job is a folder: request.json, arrays as .npy, the finished PNGs with their infotext, a log of events.
+
+Each picture is in the folder, and in the log, as soon as it is finished: no end of the job loses it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from .disk import write_atomically
 from .engine import Engine, with_seeds
 from .errors import Cancelled, DiffusionError
-from .events import FINISHED, Event, Result
-from .operations.run import Picture
+from .events import FINISHED, Event, Result, cancelled_event, failed_event
+from .operations.run import Keeper, Picture
+from .previews import FileViewer, Previews
 from .request import Request
 
 log = logging.getLogger(__name__)
@@ -50,8 +55,13 @@ def create_job(root: Path, request: Request, note: Mapping[str, str] | None = No
     return folder
 
 
-def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[], bool]) -> None:
-    """Run the request of a job's folder and leave its pictures there; say how it goes, and how it ended, by events."""
+def run_job(
+    engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[], bool], previews: Previews | None = None
+) -> None:
+    """Run the request of a job's folder and leave its pictures there; say how it goes, and how it ended, by events.
+
+    previews: how the picture so far is to be seen there meanwhile; None for not at all.
+    """
     job = folder.name
 
     def conclude(event: Event) -> None:
@@ -60,20 +70,26 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
         emit(event)
 
     def fail(sentence: str, remedy: str) -> None:
-        conclude(Event(job, "failed", message=sentence, remedy=remedy))
+        conclude(failed_event(job, sentence, remedy, tuple(kept.results), kept.sentence))
 
     began = time.monotonic()
+    kept = Kept(folder, emit)
+    viewer = FileViewer(folder, previews or Previews())
+
+    def tell(share: float, text: str) -> None:
+        emit(Event(job, "progress", share, text, preview=viewer.count))
+
     try:
         started = Event(job, "started", message="Starting")
         log_event(folder, started)
         emit(started)
         request = Request.load(folder)
-        output = engine.run(request, lambda share, text: emit(Event(job, "progress", share, text)), is_cancelled)
-        results = tuple(save_picture(folder / f"result-{i}.png", p) for i, p in enumerate(output.pictures))
+        output = engine.run(request, tell, is_cancelled, kept, viewer)
+        results = tuple(kept.save(picture) for picture in output.pictures)
         seconds = time.monotonic() - began
         conclude(Event(job, "finished", 1.0, output.notice or FINISHED, "", results, output.text, seconds))
     except Cancelled:
-        conclude(Event(job, "cancelled", message="Cancelled"))
+        conclude(cancelled_event(job, tuple(kept.results), kept.sentence))
     except DiffusionError as error:
         fail(error.sentence, error.remedy)
     except MemoryError:
@@ -85,6 +101,43 @@ def run_job(engine: Engine, folder: Path, emit: Emit, is_cancelled: Callable[[],
     except OSError as error:
         told = disk_error(error, folder)
         fail(told.sentence, told.remedy)
+    finally:
+        viewer.remove()
+
+
+class Kept(Keeper):
+    """The finished pictures of a running job, each in its folder and announced as soon as it is handed over.
+
+    results: what the artist gets if the job ends now; sentence: what they are, where their number doesn't say it.
+    """
+
+    def __init__(self, folder: Path, emit: Emit) -> None:
+        self.results: list[Result] = []
+        self.sentence = ""
+        self._folder = folder
+        self._emit = emit
+        self._count = 0
+        self._saved: WeakKeyDictionary[Picture, Result] = WeakKeyDictionary()
+
+    def keep(self, picture: Picture) -> None:
+        """Take one more."""
+        self.results.append(self.save(picture))
+
+    def keep_instead(self, pictures: Sequence[Picture], sentence: str) -> None:
+        """Take pictures in the place of all before."""
+        self.results = [self.save(picture) for picture in pictures]
+        self.sentence = sentence
+
+    def save(self, picture: Picture) -> Result:
+        """Return where a picture is in the folder, written and announced if it isn't there yet."""
+        if picture not in self._saved:
+            result = save_picture(self._folder / f"result-{self._count}.png", picture)
+            self._count += 1
+            self._saved[picture] = result
+            event = Event(self._folder.name, "picture", results=(result,))
+            log_event(self._folder, event)
+            self._emit(event)
+        return self._saved[picture]
 
 
 def save_picture(path: Path, picture: Picture) -> Result:
@@ -104,15 +157,33 @@ def log_event(folder: Path, event: Event) -> None:
 
 
 def last_event(folder: Path) -> Event | None:
-    """Return the last event that a job's log holds, None for a job that was never begun; a torn line is passed over."""
+    """Return the last event that a job's log holds, None for a job that was never begun."""
+    return next(_events(reversed(_lines(folder))), None)
+
+
+def kept_results(folder: Path) -> tuple[Result, ...]:
+    """Return the pictures that the last run of a job had finished, by its log, in the order in which they were made."""
+    results: list[Result] = []
+    for event in _events(_lines(folder)):
+        if event.kind in ("queued", "started"):
+            results.clear()
+        elif event.kind == "picture":
+            results += event.results
+    return tuple(results)
+
+
+def _lines(folder: Path) -> list[str]:
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        return (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
-        return None
-    for line in reversed(lines):
+        return []
+
+
+def _events(lines: Iterable[str]) -> Iterator[Event]:
+    """Return the events of a log's lines; a torn line is passed over."""
+    for line in lines:
         with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
-            return Event.from_wire(json.loads(line))
-    return None
+            yield Event.from_wire(json.loads(line))
 
 
 def read_note(folder: Path) -> dict[str, str]:

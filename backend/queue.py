@@ -24,8 +24,8 @@ from typing import IO, Literal, NamedTuple
 
 from .disk import write_atomically
 from .errors import BackendError
-from .events import Event
-from .job import create_job, disk_error, last_event, log_event, read_note
+from .events import Event, Result, cancelled_event
+from .job import create_job, disk_error, kept_results, last_event, log_event, read_note
 from .request import Request
 
 if sys.platform == "win32":
@@ -51,6 +51,7 @@ class Leftover(NamedTuple):
     state: State
     note: dict[str, str]
     event: Event | None  # the last of its log
+    results: tuple[Result, ...]  # finished pictures
 
 
 class JobQueue:
@@ -129,13 +130,17 @@ class JobQueue:
         self.cancelled(job)
         return True
 
-    def cancelled(self, job: str) -> None:
-        """Write down that a job is over because it was cancelled."""
-        self._log(Event(job, "cancelled", message="Cancelled"))
+    def cancelled(self, job: str) -> Event:
+        """Write down that a job is over because it was cancelled, and return the event that tells so."""
+        event = cancelled_event(job, kept_results(self.folder(job)))
+        self._log(event)
+        return event
 
     def applied(self, job: str) -> None:
-        """Write down that a finished job's results have been taken in."""
-        self._log(Event(job, "applied"))
+        """Write down that the results of a job that has ended have been taken in; one left to be resumed has not."""
+        event = last_event(self.folder(job))
+        if event is not None and event.is_last:
+            self._log(Event(job, "applied"))
 
     def abandon(self, job: str) -> None:
         """Leave a job to whoever takes it up: it is offered again."""
@@ -155,6 +160,7 @@ class JobQueue:
         """End a job that was left behind, whatever it was; raises BackendError where another session has it."""
         self.claim(job)
         self.cancelled(job)
+        self.applied(job)  # whatever it had finished
 
     def close(self) -> None:
         """End the session: what waits and what runs is left to the next one."""
@@ -206,9 +212,9 @@ def state_of(folder: Path) -> State:
     event = last_event(folder)
     if event is None or event.kind == "queued":
         return "waiting"
-    if event.kind == "started":
+    if event.kind in ("started", "picture"):
         return "interrupted"
-    return "finished" if event.kind == "finished" else "over"
+    return "finished" if event.kind == "finished" or (event.is_last and event.results) else "over"
 
 
 def leftovers(root: Path) -> list[Leftover]:
@@ -221,7 +227,9 @@ def leftovers(root: Path) -> list[Leftover]:
             continue
         state = state_of(folder)
         if state != "over":
-            found.append(Leftover(folder.name, state, read_note(folder), last_event(folder)))
+            event = last_event(folder)
+            results = event.results if event is not None and event.is_last else kept_results(folder)
+            found.append(Leftover(folder.name, state, read_note(folder), event, results))
     places = _places(root)
     return sorted(found, key=lambda left: (places.get(left.job, ("", 0)), _made(root / left.job)))
 

@@ -83,12 +83,13 @@ class PictureOperator:
 
     def _conclude(self) -> set[str]:
         job = self._job
+        outcome = {"FINISHED"} if job.results else {"CANCELLED"}  # what was finished before is in the file
         if job.kind == "failed":
             self.report({"ERROR"}, job.sentence)
-            return {"CANCELLED"}
+            return outcome
         if job.kind == "cancelled":
-            self.report({"INFO"}, f"{job.title} was cancelled")
-            return {"CANCELLED"}
+            self.report({"INFO"}, f"{job.title}: {job.message}")
+            return outcome
         if job.message != FINISHED:
             self.report({"WARNING"}, job.message)
         self.report({"INFO"}, f"{job.title}: finished in {job.seconds:.1f} s")

@@ -118,12 +118,22 @@ class VIEWPORT_DIFFUSION_OT_queue_resume(LeftoverOperator, bpy.types.Operator):
             apply = applier(left, context.scene)
             if left.state != "finished":
                 jobs.resume(left, apply)
-                return
-            job = jobs.take_in(left, apply)
-            if job.kind == "failed":
-                raise DiffusionError(job.message, job.remedy)
+            else:
+                jobs.take_in(left, apply)
 
         return self.for_each(act)
+
+
+class VIEWPORT_DIFFUSION_OT_queue_show(LeftoverOperator, bpy.types.Operator):
+    """Show the pictures that were finished before this was interrupted"""
+
+    bl_idname = "viewport_diffusion.queue_show"
+    bl_label = "Show Finished Pictures"
+    bl_options = {"UNDO", "INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Take them in."""
+        return self.for_each(lambda left: left.results and jobs.take_in(left, applier(left, context.scene)))
 
 
 class VIEWPORT_DIFFUSION_OT_queue_discard(LeftoverOperator, bpy.types.Operator):
@@ -190,6 +200,7 @@ CLASSES = (
     VIEWPORT_DIFFUSION_OT_queue_move,
     VIEWPORT_DIFFUSION_OT_queue_pause,
     VIEWPORT_DIFFUSION_OT_queue_resume,
+    VIEWPORT_DIFFUSION_OT_queue_show,
     VIEWPORT_DIFFUSION_OT_queue_discard,
     VIEWPORT_DIFFUSION_OT_free_memory,
 )

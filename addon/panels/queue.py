@@ -71,6 +71,8 @@ def draw_leftovers(layout: bpy.types.UILayout) -> None:
     for left in offers[:MOST]:
         row = box.row(align=True)
         row.label(text=name_of(left), icon="IMAGE_DATA" if left.state == "finished" else "BLANK1")
+        if left.state == "interrupted" and left.results:
+            row.operator("viewport_diffusion.queue_show", text="", icon="IMAGE_DATA").job = left.job
         row.operator("viewport_diffusion.queue_resume", text="", icon="PLAY").job = left.job
         row.operator("viewport_diffusion.queue_discard", text="", icon="TRASH").job = left.job
 
@@ -81,4 +83,5 @@ def name_of(left: Leftover) -> str:
     file = left.note.get("file", "")
     if file and file != bpy.data.filepath:
         title = f"{title} of {bpy.path.basename(file)}"
-    return f"{title}: {STATES[left.state]}"
+    made = f", {len(left.results)} pictures made" if left.state == "interrupted" and left.results else ""
+    return f"{title}: {STATES[left.state]}{made}"

@@ -6,24 +6,20 @@ import dataclasses
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import ModelError
-from ..imaging.colour import correct_colours
-from ..imaging.pictures import flatten, size_of
-from ..imaging.resize import resize
+from ..imaging.pictures import flatten
 from ..models.model import Model, Predict, memory_errors
 from ..models.samplers import build_scheduler, is_flow
-from ..request import Array, Request
+from ..request import Request
 from ..settings import Alternative
 from .guidance import guided
 from .img2img import finish, lay_out, sized
-from .noise import draw_noise, seed_of, single
-from .painting import fit_result
-from .plan import StepPlan, plan_of, plan_size
-from .run import Output, Picture, Run
-from .sampling import Start, sample
+from .noise import Seed, draw_noise
+from .painting import Canvas, Noise, paint
+from .plan import StepPlan, plan_of
+from .run import Output, Run
 
 SAMPLER = "Euler"  # whose steps can be taken backwards
 SAME_LEVEL = 1e-4  # relative difference below which two noise levels are one
@@ -46,38 +42,21 @@ def alternative(request: Request, run: Run) -> Output:
     picture = flatten(canvas, known.background_colour)
     if known.denoising_strength == 0:
         return Output([finish(picture, canvas, known)], notice=notice)
-    return Output(_repaint(picture, canvas, known, run), notice=notice)
-
-
-def _repaint(picture: Array, canvas: Array, settings: Alternative, run: Run) -> list[Picture]:
-    plan = plan_of(settings)
-    model = run.model(settings.model, settings.vae)
-    if is_flow(model.noise_schedule):
+    if is_flow(run.model(known.model, known.vae).noise_schedule):
         raise ModelError(f"{settings.label} can't work with a flow-matching model.", "Choose another model.")
-    width, height = size_of(picture)
-    small = resize(picture, *plan_size(width, height, model.native, model.family.side_step), "just_resize")
-    everything = np.ones(small.shape[:2], np.float32)
-    pictures: list[Picture] = []
-    with model.seamless(settings.seamless_x, settings.seamless_y):
-        run.say("Reading the picture")
-        latents = model.encode(small)
-        with model.seeing(small, everything, torch.ones_like(latents[:, :1])):
-            with run.part(0, 2, "Finding the noise"):
-                found = find_noise(model, latents, settings, plan, run)
-            for batch in range(settings.batch_count):
-                with run.part(1, 2), run.part(batch, settings.batch_count, f"Batch {batch + 1}"):
-                    indices = range(batch * settings.batch_size, (batch + 1) * settings.batch_size)
-                    alone = [dataclasses.replace(settings, **single(settings, index)) for index in indices]
-                    seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
-                    noise = mix_noise(found, draw_noise(seeds, *latents.shape[1:]).to(found), settings.randomness)
-                    painted = sample(model, settings, plan, Start(latents, seeds, noise), run.count)
-                    run.say("Painting the picture")
-                    for latent, chosen in zip(painted, alone, strict=True):
-                        pixels = fit_result(model.decode(latent[None])[0], width, height, run)
-                        if settings.colour_correction:
-                            pixels = correct_colours(pixels, picture)
-                        pictures.append(finish(pixels, canvas, chosen))
-    return pictures
+
+    def noise_of_picture(model: Model, latents: torch.Tensor) -> Noise:
+        found = find_noise(model, latents, known, plan_of(known), run)
+
+        def noise(seeds: list[Seed]) -> torch.Tensor:
+            return mix_noise(found, draw_noise(seeds, *latents.shape[1:]).to(found), known.randomness)
+
+        return noise
+
+    pictures = paint(
+        Canvas(picture), known, run, lambda one: run.keep(finish(one.pixels, canvas, one.settings)), noise_of_picture
+    )
+    return Output(pictures, notice=notice)
 
 
 def mix_noise(found: torch.Tensor, drawn: torch.Tensor, randomness: float) -> torch.Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,24 +65,42 @@ def settle_seeds(settings: Img2Img, draw: random.Random) -> Img2Img:
 
 
 def make_cells(
-    cells: Sequence[Cell], images: Mapping[str, Array], run: Run, order: Sequence[int] | None = None
+    cells: Sequence[Cell],
+    images: Mapping[str, Array],
+    run: Run,
+    order: Sequence[int] | None = None,
+    draw: Callable[[Cells], list[Picture]] | None = None,
 ) -> Cells:
     """Return the pictures of all cells, made in that order of their indices.
 
     A cell that raises DiffusionError is left empty and told in the notice; where all do, the first error is raised.
+    draw: what makes a grid of the cells, for a run that stops before its end, whose grid is kept with blank cells.
     """
-    pictures: list[list[Picture]] = [[] for _ in cells]
+    made: list[list[Picture]] = [[] for _ in cells]
     failures: dict[int, DiffusionError] = {}
-    for done, index in enumerate(range(len(cells)) if order is None else order):
-        with run.part(done, len(cells), f"Picture {done + 1} of {len(cells)}"):
-            run.check()
-            try:
-                pictures[index] = repaint(cells[index].settings, images, run)
-            except DiffusionError as error:
-                failures[index] = error
+    with ExitStack() as stopped:
+        if draw is not None:
+            stopped.callback(_keep_grid, made, draw, run)
+        for done, index in enumerate(range(len(cells)) if order is None else order):
+            with run.part(done, len(cells), f"Picture {done + 1} of {len(cells)}"):
+                run.check()
+                try:
+                    made[index] = repaint(cells[index].settings, images, run, run.keep)
+                except DiffusionError as error:
+                    failures[index] = error
+        stopped.pop_all()
     if len(failures) == len(cells):
         raise next(iter(failures.values()))
-    return Cells(pictures, _notice(cells, failures))
+    return Cells(made, _notice(cells, failures))
+
+
+def _keep_grid(made: list[list[Picture]], draw: Callable[[Cells], list[Picture]], run: Run) -> None:
+    """Hand the grid so far over, in the place of the single pictures, where there is one at all."""
+    done = sum(1 for pictures in made if pictures)
+    if done:
+        run.keeper.keep_instead(
+            draw(Cells(made, "")), f"The grid so far is kept, with {done} of its {len(made)} pictures."
+        )
 
 
 def planned_size(settings: Img2Img, images: Mapping[str, Array]) -> tuple[int, int]:

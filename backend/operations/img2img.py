@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,25 +15,28 @@ from .noise import single
 from .painting import Canvas, paint
 from .run import Output, Picture, Run
 
+Keep = Callable[[Picture], Picture]  # is handed each picture as soon as it is finished, and returns it
+
 
 def img2img(request: Request, run: Run) -> Output:
     """Return the captured picture repainted."""
     settings = request.settings
     assert isinstance(settings, Img2Img)
-    return Output(repaint(settings, request.images, run))
+    return Output(repaint(settings, request.images, run, run.keep))
 
 
-def repaint(settings: Img2Img, images: Mapping[str, Array], run: Run) -> list[Picture]:
+def repaint(settings: Img2Img, images: Mapping[str, Array], run: Run, keep: Keep) -> list[Picture]:
     """Return the picture repainted, all of its batches; a denoising strength of 0 gives its pixels back, resized."""
     source = images["init"]
     settings = sized(settings, source)
     canvas = lay_out(source, settings)
     picture = flatten(canvas, settings.background_colour)
     if settings.denoising_strength == 0:
-        return [unpainted(picture, canvas, settings)]
+        return [keep(unpainted(picture, canvas, settings))]
     unscaled = flatten(source, settings.background_colour) if settings.resize_mode == "latent" else None
-    painted = paint(Canvas(picture, unscaled=unscaled), settings, run)
-    return [finish(one.pixels, canvas, one.settings) for one in painted]
+    return paint(
+        Canvas(picture, unscaled=unscaled), settings, run, lambda one: keep(finish(one.pixels, canvas, one.settings))
+    )
 
 
 def sized(settings: Img2Img, source: Array) -> Img2Img:

@@ -40,6 +40,8 @@ def loopback(request: Request, run: Run) -> Output:
             pictures = _batch(settings, dataclasses.replace(base, seed=seed), request.images, run)
             alone = dataclasses.replace(settings, seed=seed, batch_count=1, batch_size=1)
             last.append(dataclasses.replace(pictures[-1], settings=alone))
+        if settings.batch_count > 1:
+            run.keeper.keep_instead(last, "")
     if len(last) > 1:
         return Output(last)
     if len(pictures) == 1:
@@ -72,7 +74,7 @@ def _batch(settings: Loopback, base: Img2Img, images: Mapping[str, Array], run: 
             with run.part(int(settings.append_interrogation), 1 + settings.append_interrogation):
                 # Colours are always those of the first input, not of the loop's own.
                 inner = chosen if loop == 0 else dataclasses.replace(chosen, colour_correction=False)
-                pixels = repaint(inner, images, run)[0].pixels
+                pixels = repaint(inner, images, run, lambda picture: picture)[0].pixels
         if chosen.colour_correction and loop > 0 and strength > 0:
             pixels = _recoloured(pixels, first, images, chosen)
         if loop == 0 and "mask" in images and pixels.shape[:2] != first.shape[:2]:
@@ -81,7 +83,7 @@ def _batch(settings: Loopback, base: Img2Img, images: Mapping[str, Array], run: 
         images = {**images, "init": pixels[..., :3]}
         if loop > 0 and pictures[0].pixels.shape[2] == 4:
             pixels = np.dstack([pixels, pictures[0].pixels[..., 3]])
-        pictures.append(Picture(pixels, chosen))
+        pictures.append(run.keep(Picture(pixels, chosen)))
     return pictures
 
 

@@ -35,7 +35,7 @@ def outpaint(request: Request, run: Run) -> Output:
         alone = dataclasses.replace(settings, **single(settings, index))
         with run.part(index, count, f"Picture {index + 1} of {count}"):
             pixels = _METHODS[settings.method](source, request.images.get("surroundings"), alone, run)
-        pictures.append(Picture(pixels, alone))
+        pictures.append(run.keep(Picture(pixels, alone)))
     return Output(pictures)
 
 
@@ -59,7 +59,7 @@ def _mk2(picture: Array, _surroundings: Array | None, settings: Outpaint, run: R
         mask = masks.blur(expansion.strip_mask, expansion.blur_x, expansion.blur_y)
         with run.part(index, len(wanted), direction.title()):
             canvas = Canvas(expansion.strip, mask, latent_mask=expansion.strip_latent_mask)
-            painted = paint(canvas, settings, run)[0].pixels
+            painted = paint(canvas, settings, run, lambda one: one.pixels)[0]
         picture = expansion.finish(composite_whole_picture(painted, expansion.strip, masks.overlay_mask(mask)))
     return picture
 
@@ -102,6 +102,6 @@ def _in_tiles(canvas: OutpaintCanvas, content: str, settings: Outpaint, run: Run
         tile = Canvas(tiles[index], mask[place], content, latent_mask=canvas.latent_mask[place])
         chosen = dataclasses.replace(settings, seed=(settings.seed + done) % SEEDS)
         with run.part(done, len(bordering), f"Tile {done + 1} of {len(bordering)}"):
-            tiles[index] = paint(tile, chosen, run)[0].pixels
+            tiles[index] = paint(tile, chosen, run, lambda one: one.pixels)[0]
     painted = combine(tiles, grid)
     return canvas.finish(composite_whole_picture(painted, canvas.picture, masks.overlay_mask(mask)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ from ..models.upscalers import require_possible, upscale
 from ..request import Array
 from ..settings import Denoising, Inpaint
 from .noise import Seed, draw_noise, seed_of, single
-from .plan import StepPlan, plan_of, plan_size
+from .plan import plan_of, plan_size
 from .run import Run
 from .sampling import Blend, Start, sample
 from .soft import changed_mask, soft_blend
@@ -28,6 +29,9 @@ from .soft import changed_mask, soft_blend
 FAST_UPSCALER = "R-ESRGAN AnimeVideo x2"
 
 Chosen = TypeVar("Chosen", bound=Denoising)
+Finished = TypeVar("Finished")
+
+Noise = Callable[[list[Seed]], torch.Tensor]  # from the seeds of a batch to its noise (B×C×h×w)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +62,18 @@ class Painted(Generic[Chosen]):
     overlay: Mask | None = None
 
 
-def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = None) -> list[Painted[Chosen]]:
-    """Return the canvas repainted, batch count times batch size."""
+def paint(
+    canvas: Canvas,
+    settings: Chosen,
+    run: Run,
+    finish: Callable[[Painted[Chosen]], Finished],
+    find_noise: Callable[[Model, torch.Tensor], Noise] | None = None,
+) -> list[Finished]:
+    """Return the canvas repainted, batch count times batch size, each picture finished as soon as it is painted.
+
+    find_noise: what turns model and latents (1×C×h×w) into the noise to start from, in place of the seeds' own; it
+    takes half of the progress.
+    """
     model = run.model(settings.model, settings.vae)
     width, height = size_of(canvas.picture)
     size = plan_size(width, height, model.native, model.family.side_step)
@@ -69,14 +83,20 @@ def paint(canvas: Canvas, settings: Chosen, run: Run, plan: StepPlan | None = No
     with model.seamless(settings.seamless_x, settings.seamless_y):
         begun = _begin(canvas, size, settings, model)
         strength = settings.conditioning_mask_strength if isinstance(settings, Inpaint) else 1.0
-        painted: list[Painted[Chosen]] = []
+        finished: list[Finished] = []
         with model.seeing(begun.picture, begun.mask, begun.weights.round(), strength):
+            noise, parts = None, 1
+            if find_noise is not None:
+                parts = 2
+                with run.part(0, parts, "Finding the noise"):
+                    noise = find_noise(model, begun.latents)
             for batch in range(settings.batch_count):
                 indices = range(batch * settings.batch_size, (batch + 1) * settings.batch_size)
                 alone = [dataclasses.replace(settings, **single(settings, index)) for index in indices]
-                with run.part(batch, settings.batch_count, f"Batch {batch + 1} of {settings.batch_count}"):
-                    painted += _paint_batch(canvas, begun, alone, plan or plan_of(settings), model, run)
-    return painted
+                title = f"Batch {batch + 1} of {settings.batch_count}"
+                with run.part(parts - 1, parts), run.part(batch, settings.batch_count, title):
+                    finished += map(finish, _paint_batch(canvas, begun, alone, noise, model, run))
+    return finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,17 +124,17 @@ def _begin(canvas: Canvas, size: tuple[int, int], settings: Denoising, model: Mo
 
 
 def _paint_batch(
-    canvas: Canvas, begun: _Begun, alone: list[Chosen], plan: StepPlan, model: Model, run: Run
-) -> list[Painted[Chosen]]:
+    canvas: Canvas, begun: _Begun, alone: list[Chosen], noise: Noise | None, model: Model, run: Run
+) -> Iterator[Painted[Chosen]]:
     """Return a batch of pictures, one of each of the settings; they differ in their seeds alone."""
     seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
     latents = start_masked(begun.latents, begun.weights, canvas.content, seeds)
     blend = None if canvas.mask is None else keep_outside(latents, begun.weights)
     if begun.soft:
         blend = soft_blend(begun.kept, begun.weights, begun.soft)
-    found = sample(model, alone[0], plan, Start(latents, seeds, blend=blend), run.count)
+    start = Start(latents, seeds, None if noise is None else noise(seeds), blend)
+    found = sample(model, alone[0], plan_of(alone[0]), start, run.count, run.previewer(model))
     run.say("Painting the picture")
-    painted = []
     for latent, chosen in zip(found, alone, strict=True):
         pixels = fit_result(model.decode(latent[None])[0], *size_of(canvas.picture), run)
         if chosen.colour_correction:
@@ -122,8 +142,7 @@ def _paint_batch(
         overlay = None
         if begun.soft and canvas.mask is not None:
             overlay = changed_mask(begun.kept, latent[None], canvas.mask, begun.soft)
-        painted.append(Painted(pixels, chosen, overlay))
-    return painted
+        yield Painted(pixels, chosen, overlay)
 
 
 def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, Mask, torch.Tensor]:

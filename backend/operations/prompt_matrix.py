@@ -11,7 +11,7 @@ from ..imaging.grid import captioned_grid, captioned_size
 from ..imaging.ranges import MAX_VALUES
 from ..request import Request
 from ..settings import PromptMatrix
-from .cells import Cell, make_cells, plain_settings, planned_size
+from .cells import Cell, Cells, make_cells, plain_settings, planned_size
 from .noise import SEEDS
 from .run import Output, Picture, Run
 
@@ -44,10 +44,14 @@ def prompt_matrix(request: Request, run: Run) -> Output:
     columns = [", ".join(chosen) for chosen in combinations(parts[:across])]
     rows = [", ".join(chosen) for chosen in combinations(parts[across:])]
     captioned_size(planned_size(base, request.images), columns, rows, margin=settings.margin)
-    made = make_cells(cells, request.images, run)
+
+    def draw_grid(made: Cells) -> list[Picture]:
+        grid = Picture(captioned_grid(made.tiles, columns, rows, margin=settings.margin), settings)
+        return [*(made.all if settings.include_cells else []), grid]
+
+    made = make_cells(cells, request.images, run, draw=draw_grid)
     run.say("Drawing the grid")
-    grid = Picture(captioned_grid(made.tiles, columns, rows, margin=settings.margin), settings)
-    return Output([*(made.all if settings.include_cells else []), grid], notice=made.notice)
+    return Output(draw_grid(made), notice=made.notice)
 
 
 def combinations(parts: Sequence[str]) -> list[list[str]]:

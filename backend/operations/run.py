@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
 from ..models.hub import ensure_fetched
+from ..previews import Frame, Viewer
 from ..request import Array
 from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..models.load import Models
     from ..models.model import Model
+    from ..models.previews import Previewer
 
 NO_SEED = -1
 ALMOST_DONE = 0.99  # progress says no more than this before the pictures are there
@@ -43,13 +45,33 @@ class Output:
     notice: str = ""
 
 
+class Keeper:
+    """Takes finished pictures while others are still made, so that no end of the run loses them; this one forgets."""
+
+    def keep(self, picture: Picture) -> None:
+        """Take one more."""
+
+    def keep_instead(self, pictures: Sequence[Picture], sentence: str) -> None:
+        """Take pictures in the place of all before, and the sentence that tells the artist what they are."""
+
+
 class Run:
     """One run of one operation: it reports how far it is, and stops within a fraction of a step once cancelled."""
 
-    def __init__(self, models: Models, emit: Callable[[float, str], None], is_cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        models: Models,
+        emit: Callable[[float, str], None],
+        is_cancelled: Callable[[], bool],
+        keeper: Keeper | None = None,
+        viewer: Viewer | None = None,
+    ) -> None:
         self.models = models
         self._emit = emit
         self.is_cancelled = is_cancelled
+        self.keeper = keeper or Keeper()
+        self._viewer = viewer or Viewer()
+        self._frame: Frame | None = None
         self._start, self._end = 0.0, 1.0
         self._progress = 0.0
         self._title = ""
@@ -58,6 +80,11 @@ class Run:
         """Raise Cancelled if the artist has cancelled the job."""
         if self.is_cancelled():
             raise Cancelled
+
+    def keep(self, picture: Picture) -> Picture:
+        """Hand a finished picture over at once, and return it: whatever becomes of the rest, the artist has it."""
+        self.keeper.keep(picture)
+        return picture
 
     def model(self, name: str, vae: str = "") -> Model:
         """Return the model of that name, loaded, with another VAE if one is named, watching for this run's cancel."""
@@ -70,6 +97,23 @@ class Run:
             model = self.models.get(name, vae)
         model.watch = self.check
         return model
+
+    def previewer(self, model: Model) -> Previewer | None:
+        """Return what shows predictions of that model to whoever wants to see them, None where nobody does."""
+        if not self._viewer.wanted.every:
+            return None
+        from ..models.previews import Previewer
+
+        return Previewer(model, self._viewer, self._frame)
+
+    @contextmanager
+    def framed(self, frame: Frame) -> Iterator[None]:
+        """Let what is predicted inside be seen in a frame of its own, such as the whole that it is a part of."""
+        before, self._frame = self._frame, frame
+        try:
+            yield
+        finally:
+            self._frame = before
 
     def say(self, message: str) -> None:
         """Tell what is being done now."""

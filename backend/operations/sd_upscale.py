@@ -83,7 +83,7 @@ def sd_upscale(request: Request, run: Run) -> Output:
             pixels = _refine(flat, alone, tiling, model, run)
         if settings.colour_correction:
             pixels = correct_colours(pixels, flat)
-        pictures.append(_finish(pixels, enlarged, alone))
+        pictures.append(run.keep(_finish(pixels, enlarged, alone)))
     return Output(pictures, notice=_notice(settings, tiling))
 
 

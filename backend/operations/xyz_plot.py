@@ -10,7 +10,7 @@ from ..imaging.grid import captioned_grid, captioned_size
 from ..request import Array, Request
 from ..settings import RANDOM_SEED, Img2Img, XYZPlot
 from .axes import Axis, in_order, read_axis, require_different
-from .cells import SEED_NAMES, Cell, make_cells, plain_settings, planned_size, settle_seeds
+from .cells import SEED_NAMES, Cell, Cells, make_cells, plain_settings, planned_size, settle_seeds
 from .noise import SEEDS
 from .run import Output, Picture, Run
 
@@ -43,11 +43,14 @@ def xyz_plot(request: Request, run: Run) -> Output:
     _require_room(settings, cells, captions, images)
     counts = [len(axis.values) for axis in axes]
     order = [x + counts[0] * (y + counts[1] * z) for x, y, z in in_order(axes)]
-    made = make_cells(cells, images, run, order)
+
+    def draw_grids(made: Cells) -> list[Picture]:
+        grids = [Picture(grid, settings, _extras(settings, axes)) for grid in _grids(settings, made.tiles, captions)]
+        return [*(made.all if settings.include_cells else []), *grids]
+
+    made = make_cells(cells, images, run, order, draw_grids)
     run.say("Drawing the grid")
-    grids = _grids(settings, made.tiles, captions)
-    pictures = [Picture(grid, settings, _extras(settings, axes)) for grid in grids]
-    return Output([*(made.all if settings.include_cells else []), *pictures], notice=made.notice)
+    return Output(draw_grids(made), notice=made.notice)
 
 
 def plan_cells(settings: XYZPlot, base: Img2Img, axes: Sequence[Axis], draw: random.Random) -> list[Cell]:

@@ -106,7 +106,7 @@ class EmbeddedBackend(QueuedBackend):
         if job in self._stopped:
             return
         try:
-            run_job(self._engine, folder, self._said.put, is_cancelled)
+            run_job(self._engine, folder, self._said.put, is_cancelled, self.previews)
         except _Closing:
             return
         with contextlib.suppress(ModelError):  # a device that isn't there, as the job itself has told

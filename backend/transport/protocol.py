@@ -1,12 +1,13 @@
 """What both ways to an engine have in common: the contract, and the words that pass between parent and worker.
 
 Lines of JSON, one object a line, each with the id of the job that it is about, "" for none. To the worker:
-    {"type": "run", "job": ID, "folder": PATH, "idle": SECONDS}   run that folder's job, free the models so long after
+    {"type": "run", "job": ID, "folder": PATH, "idle": SECONDS, "previews": {…}}
+                                                                  run that folder's job, free the models so long after
     {"type": "cancel", "job": ID}                                 stop that job as soon as can be
     {"type": "free", "job": ""}                                   free the models, once no job runs
     end of input                                                  the parent is gone: leave at once
 From the worker:
-    {"type": "hello", "job": "", "protocol": 2, …}                once, first of all but beats: versions, device, memory
+    {"type": "hello", "job": "", "protocol": 3, …}                once, first of all but beats: versions, device, memory
     {"type": "beat", "job": ID, "held": BYTES}                    each second, whatever else goes on
     {"type": "event", "job": ID, …}                               an Event
 """
@@ -17,10 +18,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..events import Event
+from ..previews import Previews
 from ..queue import JobQueue
 from ..request import Request
 
-PROTOCOL = 2
+PROTOCOL = 3
 BEAT = 1.0  # seconds between two beats
 IDLE = 300.0  # seconds without work after which the models are freed, where nothing else is wished
 
@@ -28,11 +30,13 @@ IDLE = 300.0  # seconds without work after which the models are freed, where not
 class Backend(Protocol):
     """Where requests go. No method blocks; pictures and errors come back as events.
 
-    queue: the jobs that wait. idle: seconds without work after which the models are freed, 0 for never.
+    queue: the jobs that wait. idle: seconds without work after which the models are freed, 0 for never. previews: how
+    the picture so far is to be seen in the folder of a job that begins from now on.
     """
 
     queue: JobQueue
     idle: float
+    previews: Previews
 
     def submit(self, request: Request, note: Mapping[str, str] | None = None) -> str:
         """Queue a request and return its job's id; raises DiffusionError where it can't even be tried."""

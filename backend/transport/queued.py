@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import BackendError
-from ..events import Event
+from ..events import Event, cancelled_event, failed_event
+from ..job import kept_results
+from ..previews import Previews
 from ..queue import JobQueue
 from ..request import Request
 from .protocol import IDLE
@@ -20,6 +22,7 @@ class QueuedBackend(ABC):
     def __init__(self, jobs: Path | JobQueue, idle: float = IDLE) -> None:
         self.queue = jobs if isinstance(jobs, JobQueue) else JobQueue(jobs)
         self.idle = idle
+        self.previews = Previews()
         self._events: deque[Event] = deque()
         self._current: Path | None = None
         self._began = False  # whether the running job has reported a part of its work
@@ -46,7 +49,7 @@ class QueuedBackend(ABC):
 
     def cancel(self, job: str) -> None:
         if self.queue.withdraw(job):
-            self._events.append(Event(job, "cancelled", message="Cancelled"))
+            self._events.append(cancelled_event(job))
         elif self._current is not None and self._current.name == job and not self._cancelled:
             self._ask_to_stop(job, self._began)
             self._cancelled = True
@@ -85,14 +88,13 @@ class QueuedBackend(ABC):
         self._events.append(event)
 
     def _say_cancelled(self, job: str) -> None:
-        self.queue.cancelled(job)
         self._current = None
-        self._events.append(Event(job, "cancelled", message="Cancelled"))
+        self._events.append(self.queue.cancelled(job))
 
     def _say_failed(self, job: str, sentence: str, remedy: str) -> None:
         """Tell of a job that can't go on; it is left in its folder, to be resumed."""
         self.queue.abandon(job)
-        self._events.append(Event(job, "failed", message=sentence, remedy=remedy))
+        self._events.append(failed_event(job, sentence, remedy, kept_results(self.queue.folder(job))))
 
     def _give_up(self, sentence: str, remedy: str) -> None:
         """Tell of every job that it can't go on."""

@@ -116,7 +116,8 @@ class SubprocessBackend(QueuedBackend):
     def _run(self, folder: Path) -> None:
         assert self._worker is not None
         self._news = time.monotonic()
-        self._worker.child.send({"type": "run", "job": folder.name, "folder": str(folder), "idle": self.idle})
+        order = {"type": "run", "job": folder.name, "folder": str(folder), "idle": self.idle}
+        self._worker.child.send({**order, "previews": self.previews.to_wire()})
 
     def _ask_to_stop(self, job: str, began: bool) -> None:
         self._stopping[job] = time.monotonic() + (GRACE if began else LOADING_GRACE)

@@ -16,6 +16,7 @@ from ..errors import DiffusionError
 from ..events import Event, cancelled_event
 from ..job import run_job
 from ..models.load import Options, choose_device, quiet_libraries
+from ..previews import Previews
 from ..processes import parse_line
 from ..queue import JOB
 from .memory import free_models, held_memory, system_memory
@@ -86,7 +87,7 @@ class Worker:
         if job in self.cancelled:
             emit(cancelled_event(job))
         else:
-            run_job(engine, Path(message["folder"]), emit, lambda: job in self.cancelled)
+            run_job(engine, Path(message["folder"]), emit, lambda: job in self.cancelled, message["previews"])
         self.job = ""
         self.cancelled.discard(job)
 
@@ -113,8 +114,8 @@ class Worker:
 def read_order(line: str) -> dict[str, Any] | None:
     """Return what the parent wants, None for a line that is no order.
 
-    Of type "run" it has the job, the job's absolute folder, and idle, the seconds after which to free the models (0
-    for never); of type "cancel" the job; of type "free" nothing else.
+    Of type "run" it has the job, the job's absolute folder, idle, the seconds after which to free the models (0 for
+    never), and the previews; of type "cancel" the job; of type "free" nothing else.
     """
     message = parse_line(line) or {}
     kind, job, folder, idle = (message.get(name) for name in ("type", "job", "folder", "idle"))
@@ -129,7 +130,8 @@ def read_order(line: str) -> dict[str, Any] | None:
     if not Path(folder).is_absolute() or Path(folder).name != job:
         return None  # nothing is ever written anywhere else
     known = isinstance(idle, (int, float)) and 0 <= idle <= LONGEST_IDLE
-    return {"type": kind, "job": job, "folder": folder, "idle": idle if known else 0}
+    previews = Previews.from_wire(message.get("previews"))
+    return {"type": kind, "job": job, "folder": folder, "idle": idle if known else 0, "previews": previews}
 
 
 def main(options: Options) -> int:

@@ -74,7 +74,7 @@ def test_both_backends_give_the_same_pixels_and_say_the_same(
         events = follow(backend, backend.submit(img2img(picture, denoising_strength=0.5)))
         kinds = [event.kind for event in events]
         assert kinds[:2] == ["queued", "started"] and kinds[-1] == "finished"
-        assert set(kinds[2:-1]) == {"progress"}
+        assert set(kinds[2:-2]) == {"progress"} and kinds[-2] == "picture"
         result = events[-1].results[0]
         assert result.seed == 11 and read_infotext(Path(result.path)) == result.infotext
         assert "Seed: 11" in result.infotext and "Denoising strength: 0.5" in result.infotext
