@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.bridge import clean, draw_levels, noised, recolour_chance
+from training.bridge import SCALE, Levels, clean, draw_levels, noised, recolour_chance
 from training.captions import caption, junk
 from training.checkpoints import Averaged, Log, Stretch
 from training.encode import Latents, open_latents
@@ -127,12 +127,11 @@ def lay_noise_highway(unet: UNet2DConditionModel, gain: float = 0.6) -> None:
 
 @dataclass
 class Batch:
-    """Training samples: latents of target and source (N×4×H×W), levels, lam and captions."""
+    """Training samples: latents times SCALE of target and source (N×4×H×W), levels and captions."""
 
     target: Tensor
     source: Tensor
-    level: Tensor
-    lam: Tensor
+    levels: Levels
     captions: list[str]
 
 
@@ -147,8 +146,8 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
         colouring = int(rng.integers(COLOURINGS))
         style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
         source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
-        bridged = levels.lam[i] > 0
-        other = bool(recoloured[i]) and bool(bridged)
+        bridged = bool(levels.lam[i] > 0)
+        other = bool(recoloured[i]) and bridged
         row, column = rng.integers(0, record.shape[-1] - size + 1, 2)
         window = (slice(None), slice(row, row + size), slice(column, column + size))
         targets.append(record[colouring, style][window])
@@ -162,8 +161,8 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
             name = "render" if style == 0 else facts["styles"][style - 1]
             must = tuple(facts["changed"]) if other else ()
             captions.append(caption(facts, facts["colours"][colouring], name, rng, must))
-    target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
-    return Batch(target, source, levels.level, levels.lam, captions)
+    target, source = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
+    return Batch(target, source, levels, captions)
 
 
 def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -173,17 +172,18 @@ def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 @torch.no_grad()
 def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dict[str, float]:
-    """Return the velocity loss on records kept back, and the clean latent's error by quarter of the levels."""
+    """Return the weighted loss on records kept back, and the clean latent's error by quarter of the levels."""
     rng = np.random.default_rng(0)
     kept = range(len(latents) - KEPT_BACK, len(latents))
     batch = draw_batch(latents, rng, kept, VALIDATED, CROP)
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
-    sample, velocity, _ = noised(batch.target, batch.source, batch.lam, batch.level, noise)
+    level = batch.levels.level
+    sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise)
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = model(sample, batch.level, tokens_of(tokenizer, batch.captions)).float()
-    error = (clean(sample, predicted, batch.level) - batch.target).square().mean((1, 2, 3))[batch.level.argsort()]
+        predicted = model(sample, level, tokens_of(tokenizer, batch.captions)).float()
+    error = (clean(sample, predicted, level) - batch.target).square().mean((1, 2, 3))[level.argsort()] / SCALE**2
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
-    return {"validation": float((predicted - velocity).square().mean())} | quarters
+    return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -220,11 +220,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
         batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
-        sample, velocity, weight = noised(
-            batch.target, batch.source, batch.lam, batch.level, torch.randn_like(batch.target)
-        )
+        sample, velocity, weight = noised(batch.target, batch.source, batch.levels, torch.randn_like(batch.target))
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(sample, batch.level, tokens_of(tokenizer, batch.captions))
+            predicted = model(sample, batch.levels.level, tokens_of(tokenizer, batch.captions))
         loss = (weight * (predicted.float() - velocity).square()).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -51,11 +51,25 @@ def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
     torch.manual_seed(0)
     target, source, noise = (torch.randn(2, 4, 8, 8) for _ in range(3))
     level = torch.tensor([100, 700])
-    sample, velocity, weight = bridge.noised(target, source, torch.ones(2), level, noise)
+    levels = bridge.Levels(level, level.numpy(), torch.ones(2), torch.tensor([False, False]))
+    sample, velocity, weight = bridge.noised(target, source, levels, noise)
     a, s = bridge.SIGNAL[level].view(-1, 1, 1, 1), bridge.NOISE[level].view(-1, 1, 1, 1)
     assert torch.allclose(sample, a * source + s * noise, atol=1e-5)
     assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
-    assert 0 < float(weight.min()) <= float(weight.max()) <= 1
+    error = 0.3 * bridge.SCALE  # of the clean latent; in velocity it is that over the noise's share
+    lost = (weight * (error / s).square()).flatten().tolist()
+    ratio = (bridge.SCALE * a / s).square().flatten().tolist()
+    assert lost == pytest.approx([0.09 * min(1 + x, bridge.WEIGHT_CAP) for x in ratio], rel=1e-4)
+
+
+def test_a_blind_sample_holds_nothing_of_the_picture_and_leads_to_it() -> None:
+    torch.manual_seed(0)
+    target, noise = (torch.randn(1, 4, 8, 8) for _ in range(2))
+    level = torch.tensor([990])
+    blind = bridge.Levels(level, level.numpy(), torch.zeros(1), torch.tensor([True]))
+    sample, velocity, _ = bridge.noised(target, target, blind, noise)
+    assert torch.allclose(sample, bridge.NOISE[990] * noise)
+    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
 
 
 def test_what_is_left_of_the_source_shrinks_with_sigma() -> None:
@@ -67,7 +81,7 @@ def test_what_is_left_of_the_source_shrinks_with_sigma() -> None:
 
 
 def test_source_in_other_colours_comes_only_from_high_starts() -> None:
-    assert bridge.recolour_chance(np.array([300, 450, 750, 900])).tolist() == [0, 0, 0.5, 0.5]
+    assert bridge.recolour_chance(np.array([300, 550, 750, 900])).tolist() == [0, 0, 0.5, 0.5]
 
 
 def test_caption_always_names_what_it_must() -> None:
