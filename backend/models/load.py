@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import EMBEDDINGS, LORAS, places
+from .memory import memory_for_models
 from .pipeline_files import variant_in
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Options:
     """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access.
 
     lora_folders, embedding_folders: where the prompts' LoRAs and embeddings are looked for. model_folders: folders of
-    models; those of other tools hold LoRAs and embeddings too.
+    models; those of other tools hold LoRAs and embeddings too. memory: "automatic", or one of needs.MODES to keep to.
     """
 
     device: str = "automatic"
@@ -45,6 +46,7 @@ class Options:
     lora_folders: tuple[str, ...] = ()
     embedding_folders: tuple[str, ...] = ()
     model_folders: tuple[str, ...] = ()
+    memory: str = "automatic"
 
 
 class Models:
@@ -101,25 +103,39 @@ def load(name: str, options: Options) -> Model:
 
     from .families import family_of
     from .model import Model
+    from .needs import Job
 
     diffusers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = choose_device(options.device)
     dtype = choose_precision(options.precision, device)
+    require_room(name, device, dtype.itemsize, options.memory)
     try:
         pipe = _load_pipeline(name, dtype, options)
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         log.info("loading %s failed", name, exc_info=True)
         raise ModelError(f"The model {name} could not be loaded: {_first_line(error)}", _REMEDY) from error
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
     if getattr(pipe.vae.config, "force_upcast", False) and dtype == torch.float16:
         pipe.vae.to(torch.float32)
     family = family_of(pipe)
     dtype = next(family.network.parameters()).dtype
     loras = places(LORAS, options.lora_folders, options.model_folders)
     embeddings = places(EMBEDDINGS, options.embedding_folders, options.model_folders)
-    return Model(pipe, family, name, device, dtype, loras, embeddings)
+    model = Model(pipe, family, name, device, dtype, loras, embeddings, options.memory)
+    model.savings.prepare(Job(model.native, model.native, item=dtype.itemsize, on_card=device != "cpu"))
+    return model
+
+
+def require_room(name: str, device: str, item: int, memory: str) -> None:
+    """Raise OutOfMemory before a model is loaded that doesn't fit at its own size; item: bytes of a number."""
+    from .needs import Job, anatomy_of, plan_memory  # which know this module's names
+    from .savings import require_possible
+
+    anatomy, native = anatomy_of(name), native_side(name)
+    if anatomy is not None and native is not None:
+        job = Job(native, native, item=item, on_card=device != "cpu")
+        require_possible(plan_memory(anatomy, job, memory_for_models(device), memory), device, memory)
 
 
 _REMEDY = "Check the Model setting; a model that was copied only in part must be copied again."

@@ -16,11 +16,16 @@ from ..errors import InvalidRequest, ModelError, OutOfMemory
 from ..imaging.regions import Region
 from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
+from .autoencoder import Autoencoder, nothing
 from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
 from .families import Family
 from .families.unet import UNet
 from .fast import NOTHING, FastUNet, Shortcut
 from .kept import Kept
+from .needs import anatomy_of_modules
+from .placement import Placement, blocks_of, work_on
+from .savings import Savings, ran_out
+from .tiled_vae import Tell
 from .vae import load_vae
 from .watch import watch_forward
 
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
 LATENTS_BYTES = 32 * 2**20  # of pictures' latents kept: 500 of 512², 30 of 2048²
 MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
 
@@ -62,6 +66,7 @@ class Model:
         device: str,
         dtype: torch.dtype,
         lora_folders: Sequence[str] = (),
+        memory: str = "automatic",
         embedding_folders: Sequence[str] = (),
     ) -> None:
         self.pipe = pipe
@@ -74,7 +79,6 @@ class Model:
         self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
         self._prompts: Cache = Kept(KEPT_BYTES)
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
-        self._seamless = (False, False)
         self._loras = Loras(pipe, lora_folders)
         self._embedding_folders = embedding_folders
         self._read_with: tuple[object, list[Version]] = ((), [])  # LoRAs and embeddings, as for the kept prompts
@@ -85,10 +89,16 @@ class Model:
         _lay_out(family.network, device)
         _lay_out(pipe.vae, device)
         family.network.forward = self._forward  # type: ignore[method-assign]
-        encoders = (getattr(pipe, name, None) for name in TEXT_ENCODERS)
+        found = (getattr(pipe, name, None) for name in TEXT_ENCODERS)
+        encoders = [encoder for encoder in found if encoder is not None]
         for part in (family.network, pipe.vae, *encoders):
-            if part is not None:
-                watch_forward(part, lambda: self.watch())
+            watch_forward(part, lambda: self.watch())
+        work_on(pipe, device)
+        parts = {"text": encoders, "denoiser": [family.network], "vae": [pipe.vae]}
+        placement = Placement(parts, blocks_of([*encoders, family.network]), device)
+        self.savings = Savings(placement, anatomy_of_modules(encoders, family.network, pipe.vae), memory)
+        self.savings.forget = self._latents.clear
+        self._autoencoder = Autoencoder(pipe, name, device, self.savings)
 
     @property
     def scale_factor(self) -> int:
@@ -136,7 +146,7 @@ class Model:
             sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
         ) -> list[torch.Tensor]:
             results: dict[int, torch.Tensor] = {}
-            for group in _same_length(conditionings):
+            for group in _same_length(conditionings, 1 if self.savings.one_at_a_time else len(conditionings)):
                 copies = len(group)
                 batch = self._with_extra_channels(sample, window).repeat(copies, 1, 1, 1)
                 asked = {**kwargs, **self.family.asked([conditionings[i] for i in group], len(sample), kwargs)}
@@ -144,12 +154,36 @@ class Model:
                 found = denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
                 results |= dict(zip(group, found.chunk(copies), strict=True))
             return [results[i] for i in range(len(conditionings))]
+        def predict_in_turn(
+            sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
+        ) -> list[torch.Tensor]:
+            if not self.savings.one_at_a_time:
+                return predict(sample, conditionings, window)
+            alone = [predict(one, conditionings, window) for one in sample.chunk(len(sample))]
+            return [torch.cat(found) for found in zip(*alone, strict=True)]
+
 
         if self._guide is not None:
-            return (self._guide(predict, sample),)
-        whole = self._cast(self._with_extra_channels(sample))
-        output = self.family.denoise(whole, timestep, *args, **self._cast(kwargs))
-        return tuple(tensor.float() for tensor in output) if isinstance(output, tuple) else output
+            return (self._guide(predict_in_turn, sample),)
+        return self._denoise(self._with_extra_channels(sample), timestep, *args, **kwargs)
+
+    def _denoise(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the denoiser makes of a sample, in float32; raises ModelError where that is no number."""
+        height, width = (side * self.scale_factor for side in sample.shape[2:])
+        found = self.savings.attempt(
+            f"work on a picture of {width}×{height}",
+            "denoiser",
+            lambda: self.family.denoise(self._cast(sample), *args, **self._cast(kwargs)),
+        )
+        if not isinstance(found, tuple):
+            return found
+        if not torch.isfinite(found[0]).all():
+            raise ModelError(
+                f"{self.name} gave numbers that are none (NaN) for a picture.",
+                "Set Precision to Full in the preferences, reduce LoRAs' weights and the CFG scale, or use another "
+                "model.",
+            )
+        return tuple(tensor.float() for tensor in found)
 
     def _denoise_of(self, key: tuple[object, ...]) -> Callable[..., Any]:
         return self.family.denoise if self._fast is None else functools.partial(self._fast.denoise, key)
@@ -198,40 +232,18 @@ class Model:
             return {name: self._cast(item) for name, item in value.items()}
         return value
 
-    def _scaling(self) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """Return what the denoiser's latents are of the VAE's: these less the first, times the second."""
-        config = self.pipe.vae.config
-        shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
-        if config.get("latents_mean") is None:
-            return shift, scale
-        mean, deviation = (torch.tensor(config[f"latents_{name}"], device=self.device) for name in ("mean", "std"))
-        return mean.view(1, -1, 1, 1), scale / deviation.view(1, -1, 1, 1)
-
-    @property
-    def _has_time(self) -> bool:
-        """Whether the VAE is a video model's, to which a picture is a film of one frame."""
-        return "z_dim" in self.pipe.vae.config
-
     def encode(self, picture: Array) -> torch.Tensor:
         """Return the latents (1×C×h×w float32) of a picture (uint8 H×W×3 sRGB, sides multiples of scale_factor).
 
         Those of the pictures last asked for are kept; nobody may write into them.
         """
         pixels = np.ascontiguousarray(picture)
-        key = (hashlib.blake2b(pixels.data).digest(), pixels.shape, self._seamless, self.pipe.vae.dtype)
+        key = (hashlib.blake2b(pixels.data).digest(), pixels.shape, self._autoencoder.wrap, self.pipe.vae.dtype)
         return self._latents.get(key, lambda: self.encode_anew(pixels))
 
-    @torch.inference_mode()
-    def encode_anew(self, picture: Array) -> torch.Tensor:
-        """Return the latents of a picture as `encode` does, for those who watch the VAE at its work, or change it."""
-        vae = self.pipe.vae
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        with memory_errors(f"encode a picture of {picture.shape[1]}×{picture.shape[0]}"):
-            pixels = pixels[:, :, None] if self._has_time else pixels
-            mean = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode().float()
-        shift, scale = self._scaling()
-        latents: torch.Tensor = ((mean[:, :, 0] if self._has_time else mean) - shift) * scale
-        return latents
+    def encode_anew(self, picture: Array, tell: Tell = nothing) -> torch.Tensor:
+        """Return the latents of a picture as `encode` does, none kept; tell is given the share done, as of tiles."""
+        return self._autoencoder.encode(picture, tell)
 
     def use_vae(self, name: str) -> None:
         """Read and draw pictures by the VAE in that file or folder from now on, or by the model's own for "".
@@ -253,6 +265,7 @@ class Model:
     def _put_vae(self, vae: Any) -> None:
         family = self.family
         family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
+        self.savings.placement.replace("vae", [vae])
         self.pipe.vae = vae
         self._latents.clear()
 
@@ -287,34 +300,17 @@ class Model:
         convolutions = [m for m in wanted if isinstance(m, torch.nn.Conv2d) and any(m.padding)]
         for convolution in convolutions:
             convolution._conv_forward = functools.partial(_wrapped, convolution, x, y)  # type: ignore[method-assign]
-        self._seamless = (x, y)
+        self._autoencoder.wrap = (x, y)
         try:
             yield
         finally:
-            self._seamless = (False, False)
+            self._autoencoder.wrap = (False, False)
             for convolution in convolutions:
                 del convolution._conv_forward
 
-    @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> Array:
+    def decode(self, latents: torch.Tensor, tell: Tell = nothing) -> Array:
         """Return the pictures (uint8 B×H×W×3 sRGB) of latents; where half precision gives NaN, decode in float32."""
-        vae = self.pipe.vae
-        shift, scale = self._scaling()
-        scaled = latents / scale + shift
-        with memory_errors(f"decode a picture of {scaled.shape[3] * self.scale_factor} pixels' width"):
-            scaled = scaled[:, :, None] if self._has_time else scaled
-            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
-            if not torch.isfinite(pixels).all() and vae.dtype != torch.float32:
-                vae.to(torch.float32)
-                pixels = vae.decode(scaled, return_dict=False)[0].float()
-        pixels = pixels[:, :, 0] if self._has_time else pixels
-        if not torch.isfinite(pixels).all():
-            raise ModelError(
-                f"{self.name} gave a picture without colours (NaN).",
-                "Set Precision to Full in the preferences, or use another model.",
-            )
-        array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return np.asarray(array)
+        return self._autoencoder.decode(latents, tell)
 
     def encode_prompts(self, prompt: str, negative_prompt: str, steps: int, clip_skip: int) -> Prompts:
         """Return the prompts as the denoiser takes them, at each step; their parts are kept for the next call.
@@ -324,12 +320,18 @@ class Model:
         text, weights = read_tags(prompt)
         embeddings = find_embeddings((text, negative_prompt), self._embedding_folders)
         versions = [embedding.version for embedding in embeddings.values()]
-        with memory_errors("read the prompt"):
+            if self._loras.active != before:
+                self.savings.placement.renew()
+
+        def read() -> Prompts:
+            before = self._loras.active
             self._loras.apply(weights)
             read_with = (self._loras.active, versions)
             if read_with != self._read_with:
                 self._prompts.clear()
             self._read_with = read_with
+        return self.savings.attempt("read the prompt", "text", read)
+
             return encode_prompts(
                 self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
             )
@@ -345,12 +347,12 @@ def _lay_out(module: torch.nn.Module, device: str) -> None:
             convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _same_length(conditionings: list[Conditioning]) -> list[list[int]]:
-    """Return the indices of conditionings in groups that one call can take: those with as many tokens."""
+def _same_length(conditionings: list[Conditioning], most: int) -> list[list[int]]:
+    """Return the indices of conditionings in groups that one call can take: at most so many, with as many tokens."""
     groups: dict[int, list[int]] = {}
     for index, conditioning in enumerate(conditionings):
         groups.setdefault(conditioning.embeds.shape[1], []).append(index)
-    return list(groups.values())
+    return [group[i : i + most] for group in groups.values() for i in range(0, len(group), most)]
 
 
 def _wrapped(
@@ -373,9 +375,7 @@ def memory_errors(doing: str) -> Iterator[None]:
     """Turn running out of memory into a sentence that says at what."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"There was not enough memory to {doing}.", "Choose a smaller size.") from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in NO_MEMORY):
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not ran_out(error):
             raise
         raise OutOfMemory(f"There was not enough memory to {doing}.", "Choose a smaller size.") from error

@@ -9,24 +9,13 @@ from pathlib import Path
 
 from ..engine import Engine
 from ..models.load import Models
-
-# Beside the engine's own model: the functions that keep what they loaded last, by module.
-CACHES = {
-    "upscaler_networks": ("load_network",),
-    "user_upscalers": ("_load",),
-    "interrogators": ("load_captioner", "load_ranker"),
-}
+from ..models.memory import free_caches
 
 
 def free_models(engine: Engine) -> None:
     """Forget every loaded model and give its memory back to the device and the system."""
     engine.models = Models(engine.models.options)
-    package = Models.__module__.rpartition(".")[0]
-    for module, functions in CACHES.items():
-        loaded = sys.modules.get(f"{package}.{module}")
-        if loaded is not None:
-            for function in functions:
-                getattr(loaded, function).cache_clear()
+    free_caches()
     gc.collect()  # a model's denoiser holds its model
     torch = sys.modules.get("torch")
     if torch is None:

@@ -1,0 +1,255 @@
+"""Where a model's weights lie while it works: all where they are used, or there only in their turn.
+
+On a graphics card the others wait in the machine's memory. On a processor, whose memory that is, they wait in a file
+that is mapped: a weight comes in when it is looked at, and its memory is given back when its turn is over.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import torch
+
+from ..errors import OutOfMemory
+
+ALIGNED = 64  # bytes: where a tensor begins in the file, so that the processor's widest loads are whole
+# Where a file lies on a disk; elsewhere the system's folder for such files. /tmp itself is often in memory.
+DISK = Path("/var/tmp")
+
+Module = torch.nn.Module
+
+
+class Shelf(Protocol):
+    """Keeps the weights of some modules while they aren't used."""
+
+    def fetch(self) -> None:
+        """Bring them to where they are used."""
+
+    def put_back(self) -> None:
+        """Give their memory there back."""
+
+    def empty(self) -> None:
+        """Leave them where they are used for good."""
+
+
+class CardShelf:
+    """Keeps weights in the machine's memory, and puts copies of them onto a card; see Shelf.
+
+    Nothing is ever copied back: weights stay as they are while pictures are made.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor], device: str) -> None:
+        self._tensors = tensors
+        self._device = device
+        self._homes = [tensor.data.to("cpu") for tensor in tensors]
+        self.put_back()
+
+    @torch.inference_mode(False)
+    def fetch(self) -> None:
+        for tensor, home in zip(self._tensors, self._homes, strict=True):
+            tensor.data = home.to(self._device)
+
+    @torch.inference_mode(False)
+    def put_back(self) -> None:
+        for tensor, home in zip(self._tensors, self._homes, strict=True):
+            tensor.data = home
+
+    def empty(self) -> None:
+        self.fetch()
+        self._homes = []
+
+
+class DiskShelf:
+    """Keeps weights in a file that is gone with this object, whose pages come into memory as they are read; see Shelf.
+
+    Raises OutOfMemory where the disk refuses.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = [tensor for tensor in tensors if tensor.numel()]
+        self._places: list[int] = []
+        try:
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=DISK if DISK.is_dir() else None)  # noqa: SIM115
+            self._write()
+        except OSError as error:
+            raise OutOfMemory(
+                f"The weights could not be laid aside on the disk: {error.strerror or error}.",
+                "Make room on it, or set Memory to Full in the preferences.",
+            ) from error
+        self.put_back()
+
+    def _write(self) -> None:
+        end = 0
+        for tensor in self._tensors:
+            self._file.seek(end)
+            self._places.append(end)
+            if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
+                tensor.data = tensor.data.contiguous()
+            _in_memory_order(tensor.detach()).view(torch.uint8).numpy().tofile(self._file)
+            end = -(-self._file.tell() // ALIGNED) * ALIGNED
+        self._file.truncate(max(end, 1))
+        self._file.flush()
+
+    def fetch(self) -> None:
+        """Do nothing: what is mapped comes as it is looked at."""
+
+    @torch.inference_mode(False)
+    def put_back(self) -> None:
+        pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+        for tensor, place in zip(self._tensors, self._places, strict=True):
+            found = torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=place)
+            tensor.data = found.as_strided(tensor.shape, tensor.stride())  # such as channels last
+
+    @torch.inference_mode(False)
+    def empty(self) -> None:
+        for tensor in self._tensors:
+            tensor.data = tensor.data.clone()
+        self._file.close()
+
+
+class Placement:
+    """The parts of a model, of which one is used at a time, and where their weights are meanwhile.
+
+    parts: modules by the part's name. blocks: modules in them that run one after another. Modes are those of needs.py:
+    "full", where all parts stay; "medium", where they take turns; "low", where their blocks do too.
+    """
+
+    def __init__(self, parts: Mapping[str, Sequence[Module]], blocks: Iterable[Module], device: str) -> None:
+        self.mode = "full" if device == "cpu" else "medium"  # for a card, weights come into the machine's memory first
+        self.device = device
+        self._parts = dict(parts)
+        self._blocks = list(blocks)
+        self._shelves: dict[str, Shelf] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._here = ""  # the part that is being used
+
+    def use(self, part: str) -> None:
+        """Have a part ready to work; the one before makes room for it."""
+        if self.mode == "full" or self._here == part:
+            return
+        if self._here:
+            self._shelf(self._here).put_back()
+        self._here = ""
+        self._shelf(part).fetch()
+        self._here = part
+
+    def change(self, mode: str) -> None:
+        """Go over to another mode; raises OutOfMemory where a disk is needed and refuses."""
+        if mode == self.mode:
+            return
+        if mode == "full" or self.device == "cpu":
+            self._settle()
+        else:
+            self._rest()
+        self.mode = mode
+        if mode == "full":
+            return
+        if mode == "low":
+            self._hook_blocks()
+        for part in self._parts:
+            self._shelf(part)
+
+    def _settle(self) -> None:
+        """Bring all weights to where they are used, to stay."""
+        if self.mode != "full":
+            for part in self._parts:
+                self._shelf(part)
+        for shelf in self._shelves.values():
+            shelf.empty()
+        self._forget()
+
+    def _rest(self) -> None:
+        """Put all weights back to where they wait."""
+        for shelf in self._shelves.values():
+            shelf.put_back()
+        self._forget()
+
+    def _forget(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._here = [], ""
+        self._shelves.clear()
+
+    def settle_part(self, part: str) -> None:
+        """Bring the weights of one part to where they are used, to be changed; `replace` follows."""
+        self.use(part)
+        if part in self._shelves:
+            self._shelves.pop(part).empty()
+        self._here = ""
+
+    def renew(self) -> None:
+        """Look anew at which weights there are, once others have been added to modules."""
+        if self.mode == "full" or self.device == "cpu":  # where what is added lies where it is used
+            return
+        mode, self.mode = self.mode, ""
+        self.change(mode)
+
+    def replace(self, part: str, modules: Sequence[Module]) -> None:
+        """Let other modules, which are where they are used, take the place of a part."""
+        self._parts[part] = modules
+        self._shelves.pop(part, None)
+        self._here = "" if self._here == part else self._here
+        if self.mode != "full":
+            self._shelf(part)
+
+    def bytes(self) -> int:
+        """Return the bytes of all weights, wherever they are."""
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for modules in self._parts.values()
+            for module in modules
+            for tensor in module.parameters()
+        )
+
+    def _shelf(self, part: str) -> Shelf:
+        """Return the shelf of a part's weights, less those of its blocks that have their own."""
+        if part not in self._shelves:
+            apart = {id(tensor) for block in self._blocks for tensor in _tensors([block])} if self._hooks else set()
+            own = [tensor for tensor in _tensors(self._parts[part]) if id(tensor) not in apart]
+            self._shelves[part] = self._make(own)
+        return self._shelves[part]
+
+    def _make(self, tensors: Sequence[torch.Tensor]) -> Shelf:
+        if self.device == "cpu":
+            return DiskShelf(tensors)
+        if self.device.startswith("mps"):  # whose memory is the machine's own: no second copy there
+            DiskShelf(tensors)
+        return CardShelf(tensors, self.device)
+
+    def _hook_blocks(self) -> None:
+        for number, block in enumerate(self._blocks):
+            shelf = self._shelves[f"block {number}"] = self._make(_tensors([block]))
+            fetch = block.register_forward_pre_hook(lambda *_, shelf=shelf: shelf.fetch())
+            put_back = block.register_forward_hook(lambda *_, shelf=shelf: shelf.put_back(), always_call=True)
+            self._hooks += [fetch, put_back]
+
+
+def blocks_of(networks: Iterable[Module]) -> list[Module]:
+    """Return the parts of networks that run one after another: what stands in their outermost lists."""
+    found: list[Module] = []
+    for network in networks:
+        for child in network.children():
+            found += [item for item in child] if isinstance(child, torch.nn.ModuleList) else blocks_of([child])
+    return found
+
+
+def work_on(pipe: Any, device: str) -> None:
+    """Have a pipeline make its own tensors on a device, where it would make them where its weights happen to lie."""
+    kind, there = type(pipe), torch.device(device)
+    places = {name: property(lambda _: there) for name in ("device", "_execution_device")}
+    pipe.__class__ = type(kind.__name__, (kind,), places)
+
+
+def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a dense tensor as they lie in memory: one dimension."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+
+
+def _tensors(modules: Iterable[Module]) -> list[torch.Tensor]:
+    """Return the parameters and buffers of modules, each once."""
+    found = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    return list(found.values())
