@@ -66,8 +66,8 @@ class Model:
         device: str,
         dtype: torch.dtype,
         lora_folders: Sequence[str] = (),
-        memory: str = "automatic",
         embedding_folders: Sequence[str] = (),
+        memory: str = "automatic",
     ) -> None:
         self.pipe = pipe
         self.family = family
@@ -154,6 +154,7 @@ class Model:
                 found = denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
                 results |= dict(zip(group, found.chunk(copies), strict=True))
             return [results[i] for i in range(len(conditionings))]
+
         def predict_in_turn(
             sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
         ) -> list[torch.Tensor]:
@@ -161,7 +162,6 @@ class Model:
                 return predict(sample, conditionings, window)
             alone = [predict(one, conditionings, window) for one in sample.chunk(len(sample))]
             return [torch.cat(found) for found in zip(*alone, strict=True)]
-
 
         if self._guide is not None:
             return (self._guide(predict_in_turn, sample),)
@@ -265,8 +265,8 @@ class Model:
     def _put_vae(self, vae: Any) -> None:
         family = self.family
         family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
-        self.savings.placement.replace("vae", [vae])
         self.pipe.vae = vae
+        self.savings.placement.replace("vae", [vae])
         self._latents.clear()
 
     @contextmanager
@@ -320,21 +320,21 @@ class Model:
         text, weights = read_tags(prompt)
         embeddings = find_embeddings((text, negative_prompt), self._embedding_folders)
         versions = [embedding.version for embedding in embeddings.values()]
-            if self._loras.active != before:
-                self.savings.placement.renew()
 
         def read() -> Prompts:
             before = self._loras.active
             self._loras.apply(weights)
+            if self._loras.active != before:
+                self.savings.placement.renew()
             read_with = (self._loras.active, versions)
             if read_with != self._read_with:
                 self._prompts.clear()
             self._read_with = read_with
-        return self.savings.attempt("read the prompt", "text", read)
-
             return encode_prompts(
                 self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
             )
+
+        return self.savings.attempt("read the prompt", "text", read)
 
 
 def _lay_out(module: torch.nn.Module, device: str) -> None:
