@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 
 from ..errors import InvalidRequest
 from ..imaging.colour import correct_colours
+from ..imaging.framing import Surroundings
 from ..imaging.pictures import MAX_SIDE, flatten, size_of
 from ..imaging.regions import Region
 from ..imaging.tiles import TileGrid, combine, plan_tiles, split
@@ -162,18 +164,22 @@ def _tile_by_tile(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mo
     grid = tiling.grid(*size_of(picture))
     tiles = split(picture, grid)
     made: list[Array] = []
+    whole = Surroundings(picture)
     size = settings.batch_size
     for batch, first in enumerate(range(0, len(tiles), size)):
         some = tiles[first : first + size]
         alone = [dataclasses.replace(settings, **single(settings, batch + place)) for place in range(len(some))]
+        regions = grid.regions[first : first + size]
         title = f"Tile {first + len(some)} of {len(tiles)}"
-        with run.part(batch, -(-len(tiles) // size), title):
+        frame = functools.partial(whole.with_parts, regions=regions)
+        with run.part(batch, -(-len(tiles) // size), title), run.framed(frame):
             latents = torch.cat([model.encode(tile) for tile in some])
             with _hiding(model, some[0]):
                 start = Start(latents, [seed_of(chosen, model.scale_factor) for chosen in alone])
-                found = sample(model, settings, plan_of(settings), start, run.count)
+                found = sample(model, settings, plan_of(settings), start, run.count, run.previewer(model))
             run.say("Painting the picture")
             made += [model.decode(latent[None])[0] for latent in found]
+            whole.keep_parts(made[first:], regions)
     return combine(made, grid)
 
 
@@ -193,7 +199,8 @@ def _all_at_once(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mod
 
     with _hiding(model, picture):
         start = Start(latents, [seed_of(settings, model.scale_factor)], windows=_Watched(windows, looking))
-        found = sample(model, settings, plan_of(settings), start, lambda done, total: run.check())
+        tell, previewer = (lambda done, total: run.check()), run.previewer(model)
+        found = sample(model, settings, plan_of(settings), start, tell, previewer)
     return decode_tiled(
         model, found, picture, lambda share: run.share(PAINT + (1 - PAINT) * share, "Painting the picture")
     )
