@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -164,21 +165,49 @@ def test_combinations_count_in_binary() -> None:
         ),
         ("--seed -1 --seamless-x --n_iter=2", {"seed": -1, "seamless_x": True, "batch_count": 2}),
         ("--model /somewhere/else", {"model": "/somewhere/else"}),
+        ("--tiling True --steps 3", {"seamless_x": True, "seamless_y": True, "steps": 3}),
+        ("--tiling false", {"seamless_x": False, "seamless_y": False}),
+        ("--tiling --exact_steps --no-keep-alpha", {"seamless_x": True, "exact_steps": True, "keep_alpha": False}),
+        (
+            '--prompt "-1 degrees" --negative-prompt -rain --subseed -1',
+            {"prompt": "-1 degrees", "negative_prompt": "-rain", "variation_seed": -1},
+        ),
+        ("--prompt --dashes-- --steps 4", {"prompt": "--dashes--", "steps": 4}),
     ],
 )
 def test_lines_by_value(line: str, expected: dict[str, object]) -> None:
-    found = read_line(line, 1, BASE)
+    found, unused = read_line(line, 1, BASE)
     assert {name: getattr(found, name) for name in expected} == expected
-    assert found.height == BASE.height
+    assert found.height == BASE.height and unused == []
+
+
+def test_flags_of_the_web_ui_that_do_nothing_here_are_taken_and_told() -> None:
+    line = '--outpath_samples "/a b" --do_not_save_samples --do_not_save_grid True --prompt a --restore_faces no'
+    found, unused = read_line(line, 1, BASE)
+    assert found == dataclasses.replace(BASE, prompt="a")
+    assert unused == ["--outpath_samples", "--do_not_save_samples", "--do_not_save_grid", "--restore_faces"]
 
 
 @pytest.mark.parametrize(
-    "line",
-    ['--prompt "a cat', "--nonsense 3", "--steps many", "--steps 0", "--sampler Nonsense", "--outpath_samples /tmp"],
+    ("line", "words"),
+    [
+        ('--prompt "a cat', "can't be read"),
+        ("--nonsense 3", "no flag --nonsense"),
+        ("--stesp 3", "Did you mean --steps"),
+        ("--no-steps 3", "no flag --no-steps"),
+        ("--steps many", "--steps can't be “many”"),
+        ("--steps 0", "Sampling Steps is 0"),
+        ("--sampler Nonsense", "Nonsense"),
+        ("--steps", "--steps needs a value"),
+        ("--negative_prompt --steps 3", "--negative_prompt needs a value"),
+        ("--prompt a cat", "“cat” belongs to no flag"),
+        ("--tiling=maybe", "--tiling can't be “maybe”"),
+    ],
 )
-def test_wrong_lines_are_named(line: str) -> None:
-    with pytest.raises(DiffusionError, match="Line 3"):
+def test_wrong_lines_are_named(line: str, words: str) -> None:
+    with pytest.raises(DiffusionError, match="Line 3") as found:
         read_line(line, 3, BASE)
+    assert words in str(found.value)
 
 
 def test_lines_know_of_no_mask_where_there_is_none() -> None:
