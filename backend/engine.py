@@ -44,7 +44,9 @@ class Engine:
         operation: Callable[[Request, Run], Output] = getattr(
             importlib.import_module(f"{__package__}.operations.{name}"), name
         )
-        return operation(request, Run(self.models, emit, is_cancelled, keeper, viewer))
+        run = Run(self.models, emit, is_cancelled, keeper, viewer)
+        output = operation(request, run)
+        return dataclasses.replace(output, notice=" ".join(filter(None, (output.notice, *run.notices))))
 
 
 def with_seeds(request: Request) -> Request:

@@ -40,13 +40,13 @@ class Autoencoder:
 
         def read() -> torch.Tensor:
             if not self._savings.is_tiled(height * width):
-                return self._encode_at_once(picture)
+                latents = self._encode_at_once(picture)
+                tell(1.0)
+                return latents
             encoder, step = self._pipe.vae.encoder, self._pipe.vae_scale_factor
             return encode_in_tiles(self._encode_at_once, encoder, picture, step, tell, self.wrap)
 
-        latents = self._savings.attempt(f"read a picture of {width}×{height}", "vae", read)
-        tell(1.0)
-        return latents
+        return self._savings.attempt(f"read a picture of {width}×{height}", "vae", read)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor, tell: Tell = nothing) -> Array:
@@ -55,15 +55,15 @@ class Autoencoder:
 
         def draw() -> Array:
             if not self._savings.is_tiled(height * width):
-                return self._decode_at_once(latents)
+                pictures = self._decode_at_once(latents)
+                tell(1.0)
+                return pictures
             decoder, step = self._pipe.vae.decoder, self._pipe.vae_scale_factor
             return np.stack(
                 [decode_in_tiles(self._decode_at_once, decoder, one[None], step, tell, self.wrap) for one in latents]
             )
 
-        pictures = self._savings.attempt(f"draw a picture of {width}×{height}", "vae", draw)
-        tell(1.0)
-        return pictures
+        return self._savings.attempt(f"draw a picture of {width}×{height}", "vae", draw)
 
     def _encode_at_once(self, picture: Array) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1

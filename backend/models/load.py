@@ -103,7 +103,6 @@ def load(name: str, options: Options) -> Model:
 
     from .families import family_of
     from .model import Model
-    from .needs import Job
 
     diffusers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -123,7 +122,7 @@ def load(name: str, options: Options) -> Model:
     loras = places(LORAS, options.lora_folders, options.model_folders)
     embeddings = places(EMBEDDINGS, options.embedding_folders, options.model_folders)
     model = Model(pipe, family, name, device, dtype, loras, embeddings, options.memory)
-    model.savings.prepare(Job(model.native, model.native, item=dtype.itemsize, on_card=device != "cpu"))
+    model.prepare(model.native, model.native)
     return model
 
 

@@ -22,7 +22,7 @@ from .families import Family
 from .families.unet import UNet
 from .fast import NOTHING, FastUNet, Shortcut
 from .kept import Kept
-from .needs import anatomy_of_modules
+from .needs import Job, anatomy_of_modules
 from .placement import Placement, blocks_of, work_on
 from .savings import Savings, ran_out
 from .tiled_vae import Tell
@@ -99,6 +99,15 @@ class Model:
         self.savings = Savings(placement, anatomy_of_modules(encoders, family.network, pipe.vae), memory)
         self.savings.forget = self._latents.clear
         self._autoencoder = Autoencoder(pipe, name, device, self.savings)
+
+    def prepare(self, width: int, height: int, batch: int = 1, window: int = 0) -> None:
+        """Plan the memory for a picture of that size in pixels, and go without what the plan says.
+
+        batch: how many at once; window: pixels that the denoiser looks at, where those aren't all. Raises OutOfMemory
+        where no plan serves.
+        """
+        on_card = self.device != "cpu"
+        self.savings.prepare(Job(width, height, batch, self.dtype.itemsize, on_card, self.takes_negative, window))
 
     @property
     def scale_factor(self) -> int:

@@ -86,6 +86,7 @@ class Job(NamedTuple):
     item: int = 2
     on_card: bool = False
     guided: bool = True  # whether each step also asks for the negative prompt
+    window: int = 0  # pixels that the denoiser looks at, where those aren't all
 
     @property
     def is_large(self) -> bool:
@@ -129,7 +130,7 @@ def bytes_needed(anatomy: Anatomy, job: Job, mode: str, tiled: bool) -> int:
     samples = 1 if mode == "low" else job.batch * (2 if job.guided else 1)
     seen = min(pixels, TILE_SIDE**2 if tiled else ALL_AT_ONCE)
     vae_item = FULL if anatomy.upcast and job.item < FULL and job.on_card else job.item
-    denoise = anatomy.denoise * work.denoise * pixels * samples * job.item
+    denoise = anatomy.denoise * work.denoise * (job.window or pixels) * samples * job.item
     draw = max(anatomy.decode * work.decode, anatomy.encode * work.encode) * seen * vae_item
     text, denoiser, vae = (
         part.numbers * item

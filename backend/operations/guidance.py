@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..imaging.regions import Region
+from ..models.tiled_vae import window_weight
 
 if TYPE_CHECKING:
     from ..models.conditioning import Conditioning, Prompts
@@ -51,13 +52,3 @@ def in_tiles(predict: Predict, regions: Sequence[Region]) -> Predict:
         return [sums / weights for sums in total]
 
     return predict_tiles
-
-
-def window_weight(width: int, height: int) -> torch.Tensor:
-    """Return a window's weights (1×1×h×w), 1 in its middle, falling in straight lines to near 0 at its edges."""
-
-    def ramp(length: int) -> torch.Tensor:
-        place = torch.arange(length) + 0.5
-        return torch.minimum(place, length - place) / (length / 2)
-
-    return (ramp(height)[:, None] * ramp(width)[None, :])[None, None].clamp(min=1e-3)

@@ -75,6 +75,7 @@ class Run:
         self._start, self._end = 0.0, 1.0
         self._progress = 0.0
         self._title = ""
+        self.notices: list[str] = []
 
     def check(self) -> None:
         """Raise Cancelled if the artist has cancelled the job."""
@@ -96,7 +97,14 @@ class Run:
         with Watching(self.check):
             model = self.models.get(name, vae)
         model.watch = self.check
+        model.savings.tell = self.notice
         return model
+
+    def notice(self, sentence: str) -> None:
+        """Tell the artist a sentence now, and again when the pictures are there; the same one is told once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
+            self.say(sentence)
 
     def previewer(self, model: Model) -> Previewer | None:
         """Return what shows predictions of that model to whoever wants to see them, None where nobody does."""

@@ -27,7 +27,6 @@ from .noise import seed_of, single
 from .plan import Size, plan_of, plan_size
 from .run import Output, Picture, Run
 from .sampling import Start, sample
-from .tiled_vae import decode_tiled, encode_tiled
 
 MOST_PIXELS = 64_000_000  # more takes gigabytes of memory, and hours
 LEAST_SIDE = 64  # pixels; a smaller picture is continued to it, since a model can make nothing of a few latents
@@ -77,6 +76,8 @@ def sd_upscale(request: Request, run: Run) -> Output:
     if model is None:
         return Output([_finish(flat, enlarged, settings)])
     tiling = plan_tiling(settings, model)
+    at_once = settings.batch_size if settings.method == "tiles" else 1
+    model.prepare(*size_of(flat), at_once, window=tiling.tile.width * tiling.tile.height)
     pictures = []
     for index in range(settings.batch_count):
         # The batch size stays: the tiles' seeds hang on it.
@@ -185,7 +186,7 @@ def _tile_by_tile(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mo
 
 def _all_at_once(picture: Array, settings: SDUpscale, tiling: Tiling, model: Model, run: Run) -> Array:
     """Return the picture denoised as one, from one noise, its tiles' predictions blended at every step."""
-    latents = encode_tiled(model, picture, lambda share: run.share(share * READ, "Reading the picture"))
+    latents = model.encode_anew(picture, lambda share: run.share(share * READ, "Reading the picture"))
     windows = tiling.grid(*size_of(picture), model.scale_factor).regions
     calls = 0
 
@@ -201,9 +202,8 @@ def _all_at_once(picture: Array, settings: SDUpscale, tiling: Tiling, model: Mod
         start = Start(latents, [seed_of(settings, model.scale_factor)], windows=_Watched(windows, looking))
         tell, previewer = (lambda done, total: run.check()), run.previewer(model)
         found = sample(model, settings, plan_of(settings), start, tell, previewer)
-    return decode_tiled(
-        model, found, picture, lambda share: run.share(PAINT + (1 - PAINT) * share, "Painting the picture")
-    )
+    drawn: Array = model.decode(found, lambda share: run.share(PAINT + (1 - PAINT) * share, "Painting the picture"))[0]
+    return drawn
 
 
 _METHODS: dict[str, Callable[[Array, SDUpscale, Tiling, Model, Run], Array]] = {
@@ -233,12 +233,9 @@ class _Watched(Sequence[Region]):  # type: ignore[misc]
 
 @contextmanager
 def _hiding(model: Model, picture: Array) -> Iterator[None]:
-    """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere.
-
-    Model.seeing() does so too, but encodes the picture at once, which is more than memory holds of a large one.
-    """
+    """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere."""
     if model.is_inpainting:
-        masked = encode_tiled(model, np.full_like(picture, MIDDLE_GREY), lambda share: None)
+        masked = model.encode_anew(np.full_like(picture, MIDDLE_GREY))
         model.extra_channels = torch.cat([torch.ones_like(masked[:, :1]), masked], dim=1)
     try:
         yield

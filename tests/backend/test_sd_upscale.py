@@ -14,7 +14,7 @@ from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest
 from backend.imaging.seams import seam_index
 from backend.imaging.tiles import plan_tiles
-from backend.operations import tiled_vae
+from backend.models import tiled_vae
 from backend.request import Request
 from backend.settings import SDUpscale
 from tests.backend.helpers import FEW, Picture, run
@@ -199,17 +199,18 @@ def test_a_large_picture_passes_the_vae_in_tiles_as_it_would_at_once(
     whole = model.encode_anew(large)
     at_once = model.decode(whole)[0].astype(int)
     shares: list[float] = []
-    for name, value in (("WHOLE", 256), ("TILE", 256)):
-        monkeypatch.setattr(tiled_vae, name, value)
-    latents = tiled_vae.encode_tiled(model, large, shares.append)
+    monkeypatch.setattr(tiled_vae, "TILE", 256)
+    monkeypatch.setattr(model.savings, "tiled", True)
+    latents = model.encode_anew(large, shares.append)
     assert float((latents - whole).pow(2).mean().sqrt()) < 0.25 * float(whole.std())
-    pixels = tiled_vae.decode_tiled(model, latents, large, shares.append)
+    pixels = model.decode(whole, shares.append)[0]
     assert pixels.shape == large.shape
     assert np.abs(pixels - at_once).mean() < 6
     if source == "textured":
         assert seam_index(pixels, tiled_vae.enlarged_grid(plan_tiles(88, 80, 32, 32, 8), 8)) < 1.1
     assert len(shares) > 20 and shares.count(1.0) == 2
     assert not [part for part in model.pipe.vae.modules() if "forward" in vars(part)]
+    monkeypatch.undo()
     assert torch.equal(model.encode_anew(large), whole)
 
 
