@@ -14,6 +14,7 @@ from ..backend.disk import copy_whole, output_folder
 from ..backend.engine import with_seeds
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
+from ..backend.models.load import MEMORY_MODES
 from ..backend.request import Request, whole_side
 from ..backend.settings import SCRIPTS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--shading", choices=[name.lower() for name, _, _ in SHADINGS], help="how it is drawn")
     frames.add_argument("--backend", choices=[name for name, _, _ in BACKENDS], help="where pictures are made")
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
+    frames.add_argument("--memory", choices=MEMORY_MODES, help="how much memory the model may take")
     for kind in FOLDERS:
         frames.add_argument(f"--{kind}-folder", metavar="DIR", action="append", help=f"a folder with {kind}s")
     frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
@@ -156,6 +158,8 @@ def _use_backend(parsed: argparse.Namespace) -> None:
         chosen.backend = parsed.backend
     if parsed.python:
         chosen.python = parsed.python
+    if parsed.memory:
+        chosen.memory = parsed.memory
     for kind in FOLDERS:
         if given := getattr(parsed, f"{kind}_folder"):
             setattr(chosen, f"{kind}_folders", ";".join(given))

@@ -199,6 +199,11 @@ def device() -> str:
     return _state.backend.device() if _state.backend is not None else ""
 
 
+def room() -> int:
+    """Return the bytes that models may take on that device, 0 where it isn't known."""
+    return _state.backend.room() if _state.backend is not None else 0
+
+
 def free_memory() -> bool:
     """Have the backend free its models, and return whether it does: not while a job runs."""
     return _state.backend is not None and not running() and _state.backend.free()

@@ -19,6 +19,7 @@ BACKENDS = (
     ("subprocess", "Separate Process", "Pictures are made in a process of their own: its crash can't end Blender"),
     ("embedded", "Inside Blender", "Pictures are made in Blender's own process, whose Python must have torch"),
 )
+MEMORY = tuple((name, label, description) for name, (label, description) in MEMORY_MODES.items())
 PRECISIONS = (
     ("automatic", "Automatic", "Half precision where the device is faster with it"),
     ("float32", "Full", "32 bits: slowest, and safe from black pictures"),
@@ -69,6 +70,9 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"
     )
     precision: bpy.props.EnumProperty(name="Precision", description="How exact the model computes", items=PRECISIONS)
+    memory: bpy.props.EnumProperty(
+        name="Memory", description="How much of the model is kept where it works", items=MEMORY
+    )
     idle_seconds: bpy.props.IntProperty(
         name="Free Memory After",
         description="Seconds without work after which the models give their memory back; 0 keeps them",
@@ -94,6 +98,7 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         layout.prop(self, "embedding_folders", placeholder="Beside those of other tools")
         layout.prop(self, "device")
         layout.prop(self, "precision")
+        layout.prop(self, "memory")
         layout.prop(self, "idle_seconds")
         layout.label(text=f"Jobs and pictures are kept in {jobs_folder()}", icon="FILE_FOLDER")
 
@@ -118,6 +123,7 @@ def engine_options() -> Options:
         chosen_folders("lora_folders"),
         chosen_folders("embedding_folders"),
         chosen_folders("model_folders"),
+        chosen.memory,
     )
 
 

@@ -18,7 +18,7 @@ from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
 from .imaging.metadata import infotext_if_any
-from .models.load import PRECISIONS, Options
+from .models.load import MEMORY_MODES, PRECISIONS, Options
 from .request import Array, Request, whole_side
 from .settings import OPERATIONS, Img2Img, Outpaint, make_settings
 
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         tuple(parsed.lora_folder),
         tuple(parsed.embedding_folder),
         tuple(parsed.model_folder),
+        parsed.memory,
     )
     if parsed.command == "worker":
         from .transport import worker
@@ -137,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="automatic", help="automatic, cpu, cuda, cuda:1, xpu or mps")
     parser.add_argument("--precision", default="automatic", choices=PRECISIONS)
+    modes = "; ".join(f"{name}: {what[0].lower()}{what[1:]}" for name, (_, what) in MEMORY_MODES.items())
+    parser.add_argument("--memory", default="automatic", choices=MEMORY_MODES, help=modes)
     parser.add_argument("--online", action="store_true", help="allow models to be fetched from the hub")
     for flag, what in FOLDERS.items():
         parser.add_argument(

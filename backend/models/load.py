@@ -30,6 +30,13 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILES = (".safetensors", ".ckpt")
 QWEN_IMAGE_SIDE = 1328  # pixels: the square among the sizes that its model card gives
 PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
+# How much memory models may take → label and description; the web UI calls the last two medvram and lowvram.
+MEMORY_MODES = {
+    "automatic": ("Automatic", "The first of these that what is free suffices for, picture by picture"),
+    "full": ("Full", "The whole model stays where it works: fastest"),
+    "medium": ("Medium", "Text encoder, denoiser and VAE take turns; the others wait in RAM, or on disk without a GPU"),
+    "low": ("Low", "Their blocks take turns too, one picture and one prompt at a time: slowest, for the least memory"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Options:
     """How models are run on this machine: the device ("automatic", "cpu", "cuda", …), the precision, hub access.
 
     lora_folders, embedding_folders: where the prompts' LoRAs and embeddings are looked for. model_folders: folders of
-    models; those of other tools hold LoRAs and embeddings too. memory: "automatic", or one of needs.MODES to keep to.
+    models; those of other tools hold LoRAs and embeddings too. memory: one of MEMORY_MODES.
     """
 
     device: str = "automatic"
@@ -60,6 +67,10 @@ class Models:
     def is_loaded(self, name: str) -> bool:
         """Whether that model is ready without loading anything."""
         return self._model is not None and self._name == name
+
+    def held(self) -> int:
+        """Return the bytes that the weights of the loaded model take where they are used."""
+        return 0 if self._model is None else self._model.savings.held()
 
     def title(self, name: str) -> str:
         """Return how that model is called in messages."""

@@ -63,11 +63,9 @@ def free_memory(device: str) -> int:
 
 def _system() -> Iterator[int]:
     """Find what the system could give."""
-    table = PROCESSES / "meminfo"
-    if table.exists():
-        for line in table.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                yield int(line.split()[1]) * KILOBYTE
+    table = _read(PROCESSES / "meminfo")
+    if table:
+        yield from (int(line.split()[1]) * KILOBYTE for line in table.splitlines() if line.startswith("MemAvailable:"))
         return
     if "torch" in sys.modules:  # elsewhere accelerate has brought psutil along; Blender's own Python has none
         yield int(importlib.import_module("psutil").virtual_memory().available)
@@ -75,10 +73,7 @@ def _system() -> Iterator[int]:
 
 def _groups() -> Iterator[int]:
     """Find what the control groups leave, as those of a container: each counts, and those above it."""
-    listed = PROCESSES / "self" / "cgroup"
-    if not listed.exists():
-        return
-    for line in listed.read_text(encoding="utf-8").splitlines():
+    for line in _read(PROCESSES / "self" / "cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
@@ -96,14 +91,12 @@ def _groups() -> Iterator[int]:
 
 def _reclaimable(statistics: Path, before: str) -> int:
     """Return the bytes of files that a control group keeps and can let go of."""
-    if not statistics.exists():
-        return 0
-    words = dict(line.split() for line in statistics.read_text(encoding="ascii").splitlines())
+    words = dict(line.split(maxsplit=1) for line in _read(statistics).splitlines())
     return int(words.get(f"{before}inactive_file", 0))
 
 
 def _number(path: Path) -> int | None:
-    text = path.read_text(encoding="ascii").strip() if path.exists() else ""
+    text = _read(path).strip()
     return int(text) if text.isdigit() else None
 
 
@@ -114,6 +107,14 @@ def _process_limit() -> Iterator[int]:
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    statistics = PROCESSES / "self" / "statm"
-    if limit != resource.RLIM_INFINITY and statistics.exists():
-        yield limit - int(statistics.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    statistics = _read(PROCESSES / "self" / "statm").split()
+    if limit != resource.RLIM_INFINITY and statistics:
+        yield limit - int(statistics[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read(path: Path) -> str:
+    """Return a small file of the system's, "" where there is none or it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -126,6 +126,8 @@ class Placement:
         self._shelves: dict[str, Shelf] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._here = ""  # the part that is being used
+        self.bytes = 0  # of all weights, wherever they are
+        self._count()
 
     def use(self, part: str) -> None:
         """Have a part ready to work; the one before makes room for it."""
@@ -193,17 +195,13 @@ class Placement:
         self._parts[part] = modules
         self._shelves.pop(part, None)
         self._here = "" if self._here == part else self._here
+        self._count()
         if self.mode != "full":
             self._shelf(part)
 
-    def bytes(self) -> int:
-        """Return the bytes of all weights, wherever they are."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for modules in self._parts.values()
-            for module in modules
-            for tensor in module.parameters()
-        )
+    def _count(self) -> None:
+        tensors = (tensor for modules in self._parts.values() for tensor in _tensors(modules))
+        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _shelf(self, part: str) -> Shelf:
         """Return the shelf of a part's weights, less those of its blocks that have their own."""

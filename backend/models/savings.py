@@ -69,7 +69,7 @@ class Savings:
         if self._anatomy is None:
             self._apply(MemoryPlan("full" if self._wanted == "automatic" else self._wanted, False, 0, 0))
             return
-        plan = plan_memory(self._anatomy, job, memory_for_models(self.placement.device, self._held()), self._wanted)
+        plan = plan_memory(self._anatomy, job, memory_for_models(self.placement.device, self.held()), self._wanted)
         require_possible(plan, self.placement.device, self._wanted)
         self._apply(plan)
 
@@ -115,9 +115,9 @@ class Savings:
         learnt = max((MODES.index(rung) for rung in self._learnt if rung in MODES), default=0)
         self.placement.change(MODES[max(learnt, MODES.index(plan.mode))])
 
-    def _held(self) -> int:
+    def held(self) -> int:
         """Return the bytes that the weights take where they are used."""
-        return self.placement.bytes() if self.placement.mode == "full" else 0
+        return self.placement.bytes if self.placement.mode == "full" else 0
 
     def _not_enough(self, doing: str) -> OutOfMemory:
         """Return the error that says how much is needed and how much there is."""
@@ -126,7 +126,7 @@ class Savings:
         if self._anatomy is not None and self._job is not None and free:
             least = bytes_needed(self._anatomy, self._job, "low", self.tiled or self._job.is_large)
             sentence += (
-                f": at least {least / GIGABYTE:.1f} GB are needed, {(free + self._held()) / GIGABYTE:.1f} GB are free"
+                f": at least {least / GIGABYTE:.1f} GB are needed, {(free + self.held()) / GIGABYTE:.1f} GB are free"
             )
         return OutOfMemory(f"{sentence}.", REMEDY)
 

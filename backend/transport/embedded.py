@@ -12,6 +12,7 @@ from ..errors import ModelError
 from ..events import Event
 from ..job import run_job
 from ..models.load import Options, choose_device
+from ..models.memory import memory_for_models
 from ..queue import JobQueue
 from .memory import free_models
 from .protocol import IDLE
@@ -56,6 +57,9 @@ class EmbeddedBackend(QueuedBackend):
 
     def device(self) -> str:
         return self._device
+
+    def room(self) -> int:
+        return memory_for_models(self._device, self._engine.models.held()) if self._device else 0
 
     def state(self) -> str:
         return "Working in Blender's process" if self._current else "Ready in Blender's process"

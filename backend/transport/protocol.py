@@ -8,7 +8,8 @@ Lines of JSON, one object a line, each with the id of the job that it is about, 
     end of input                                                  the parent is gone: leave at once
 From the worker:
     {"type": "hello", "job": "", "protocol": 3, …}                once, first of all but beats: versions, device, memory
-    {"type": "beat", "job": ID, "held": BYTES}                    each second, whatever else goes on
+    {"type": "beat", "job": ID, "held": BYTES, "room": BYTES}     each second, whatever else goes on: what the process
+                                                                  holds, and what models may take (0: unknown)
     {"type": "event", "job": ID, …}                               an Event
 """
 
@@ -55,6 +56,9 @@ class Backend(Protocol):
 
     def device(self) -> str:
         """Return the device that the models run on, "" where it isn't known yet."""
+
+    def room(self) -> int:
+        """Return the bytes that models may take on that device, those of the loaded one included; 0 if unknown."""
 
     def state(self) -> str:
         """Return in one short sentence how the backend is."""

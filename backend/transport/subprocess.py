@@ -41,6 +41,7 @@ class _Worker:
     log: Path
     hello: dict[str, Any] | None = None
     held: int = 0  # bytes of memory
+    room: int = 0  # bytes that models may take
     silence: float = 0.0  # seconds without a line, as far as they were watched
     verdict: tuple[str, str] | None = None  # why we ended it ourselves
     ended: float | None = None  # when its output ended
@@ -87,6 +88,9 @@ class SubprocessBackend(QueuedBackend):
     def device(self) -> str:
         worker = self._worker
         return str(worker.hello.get("device", "")) if worker is not None and worker.hello is not None else ""
+
+    def room(self) -> int:
+        return self._worker.room if self._worker is not None else 0
 
     def state(self) -> str:
         worker = self._worker
@@ -155,6 +159,8 @@ class SubprocessBackend(QueuedBackend):
             elif message.get("type") == "beat":
                 held = message.get("held")
                 worker.held = held if isinstance(held, int) else 0
+                room = message.get("room")
+                worker.room = room if isinstance(room, int) else 0
             elif message.get("type") == "event":
                 with contextlib.suppress(ValueError):
                     self._hear(Event.from_wire(message))
@@ -222,7 +228,7 @@ class SubprocessBackend(QueuedBackend):
 def worker_command(python: str, options: Options) -> list[str]:
     """Return the child's command: isolated from the user's own Python settings, unbuffered, writing no bytecode."""
     command = [python, "-E", "-s", "-B", "-u", "-m", "backend", "worker"]
-    command += ["--device", options.device, "--precision", options.precision]
+    command += ["--device", options.device, "--precision", options.precision, "--memory", options.memory]
     for flag, folders in (
         ("--lora-folder", options.lora_folders),
         ("--embedding-folder", options.embedding_folders),

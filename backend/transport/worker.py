@@ -16,6 +16,7 @@ from ..errors import DiffusionError
 from ..events import Event, cancelled_event
 from ..job import run_job
 from ..models.load import Options, choose_device, quiet_libraries
+from ..models.memory import memory_for_models
 from ..previews import Previews
 from ..processes import parse_line
 from ..queue import JOB
@@ -53,13 +54,14 @@ class Worker:
         self.cancelled: set[str] = set()
         self.job = ""  # the running one
         self.device = ""  # known once torch is there
+        self.engine: Engine | None = None
 
     def serve(self) -> None:
         """Greet, and run job after job; when there is none for as long as the last one said, free the models."""
         for thread in (self.listen, self.beat):  # first of all: to import torch and to load take long
             threading.Thread(target=thread, daemon=True).start()
         quiet_libraries(self.options.online)
-        engine = Engine(self.options)
+        engine = self.engine = Engine(self.options)
         hello = greeting(self.options)
         self.device = str(hello["device"])
         self.wire.send(hello)
@@ -106,8 +108,10 @@ class Worker:
     def beat(self) -> None:
         """Show each second that the process lives, however long a step takes."""
         while True:
-            held = held_memory(self.device) if self.device else 0
-            self.wire.send({"type": "beat", "job": self.job, "held": held})
+            device, engine = self.device, self.engine
+            held = held_memory(device) if device else 0
+            room = memory_for_models(device, engine.models.held()) if device and engine is not None else 0
+            self.wire.send({"type": "beat", "job": self.job, "held": held, "room": room})
             time.sleep(BEAT)
 
 
