@@ -5,12 +5,14 @@ from __future__ import annotations
 import bpy
 
 from ...backend.models.load import native_side
+from ...backend.models.traits import traits_of
 from ...backend.operations.plan import longest_schedule, plan_size, plan_steps
 from ...backend.settings import EMBEDDED
 from .capture import picture_size
 
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
 STRONG_DENOISE = 0.7
+EDITING_DENOISE = 0.9
 EMBEDDED_CFG, EMBEDDED_DENOISE = 4.0, 0.4  # beyond these the embedded model loses colours and figures
 
 LOW_CFG = {
@@ -35,6 +37,10 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
         )
     if denoise > STRONG_DENOISE and cfg > 10:
         sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
+    if traits_of(bpy.path.abspath(settings.diffusion.model)).edits and denoise < EDITING_DENOISE:
+        sentences.append(
+            "This model sees the picture beside the one it makes: a denoising strength of 1 suits it."
+        )
     return sentences
 
 

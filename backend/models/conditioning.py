@@ -24,6 +24,7 @@ Cache = Kept[tuple[str, int], "Conditioning"]
 # What encode_prompt of a pipeline that takes texts whole returns, by the start of its class's name.
 WHOLE_TEXT = {
     r"StableDiffusion3(?!\d)": ("embeds", "", "pooled", ""),
+    r"Flux2": ("embeds", ""),
     r"Flux(?!\d)": ("embeds", "pooled", "text_ids"),
     r"QwenImage(?!Edit|Layered)": ("embeds", ""),
     r"ZImage(?!Omni)": ("embeds", ""),  # lists, one item a text

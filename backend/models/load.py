@@ -166,6 +166,12 @@ PIPELINES = {
     "FluxPipeline": "FluxImg2ImgPipeline",
     "FluxImg2ImgPipeline": "FluxImg2ImgPipeline",
     "FluxInpaintPipeline": "FluxImg2ImgPipeline",
+    "FluxFillPipeline": "FluxImg2ImgPipeline",
+    "FluxKontextPipeline": "FluxKontextImg2ImgPipeline",
+    "FluxKontextInpaintPipeline": "FluxKontextImg2ImgPipeline",
+    "Flux2Pipeline": "Flux2Img2ImgPipeline",
+    "Flux2KleinPipeline": "Flux2KleinImg2ImgPipeline",
+    "Flux2KleinInpaintPipeline": "Flux2KleinImg2ImgPipeline",
     "QwenImagePipeline": "QwenImageImg2ImgPipeline",
     "QwenImageImg2ImgPipeline": "QwenImageImg2ImgPipeline",
     "QwenImageInpaintPipeline": "QwenImageImg2ImgPipeline",
@@ -228,7 +234,10 @@ def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precis
         without |= {name: None for name in parts if config.get(name, (None, None))[0] is None}
     if "transformer" in config and precision == "automatic" and dtype == torch.float16:
         dtype = torch.bfloat16  # the activations of these models, and of T5, overflow float16
-    pipeline = getattr(diffusers, PIPELINES[kind])
+    from .families import flux, flux2
+
+    name = PIPELINES[kind]
+    pipeline = next(getattr(module, name) for module in (diffusers, flux, flux2) if hasattr(module, name))
     variant = variant_in(source) if isinstance(source, Path) else None
     return pipeline.from_pretrained(
         source, dtype=dtype, local_files_only=not online, use_safetensors=True, variant=variant, **without

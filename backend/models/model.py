@@ -18,9 +18,8 @@ from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
 from .autoencoder import Autoencoder, nothing
 from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
-from .families import Family
-from .families.unet import UNet
-from .fast import NOTHING, FastUNet, Shortcut
+from .families import Family, Shown
+from .fast import NOTHING, Fast, Shortcut, fast
 from .kept import Kept
 from .needs import Job, anatomy_of_modules
 from .placement import Placement, blocks_of, work_on
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 LATENTS_BYTES = 32 * 2**20  # of pictures' latents kept: 500 of 512², 30 of 2048²
-MIDDLE_GREY = np.float32(127)  # what such a model was shown in place of the masked part
 
 
 class Predict(Protocol):
@@ -76,7 +74,7 @@ class Model:
         self.dtype = dtype
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
-        self.extra_channels: torch.Tensor | None = None  # of an inpainting UNet: mask and masked picture, 1×5×h×w
+        self.extra_channels: torch.Tensor | None = None  # what the denoiser sees beside the sample, 1×K×h×w
         self._prompts: Cache = Kept(KEPT_BYTES)
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
         self._loras = Loras(pipe, lora_folders)
@@ -85,7 +83,7 @@ class Model:
         self._own_vae = pipe.vae
         self._vae = ""
         self._guide: Guide | None = None
-        self._fast: FastUNet | None = None
+        self._fast: Fast | None = None
         _lay_out(family.network, device)
         _lay_out(pipe.vae, device)
         family.network.forward = self._forward  # type: ignore[method-assign]
@@ -206,11 +204,11 @@ class Model:
         if shortcut == NOTHING:
             yield
             return
-        if not isinstance(self.family, UNet):
+        self._fast = fast(self.family.network, self.family.denoise, shortcut)
+        if self._fast is None:
             raise InvalidRequest(
-                f"{self.name} can't be hurried: it has no UNet.", "Set Fast Mode to Off and Token Merging Ratio to 0."
+                f"{self.name} can't leave out that part of a step.", "Set Fast Mode to Off, Token Merging Ratio to 0."
             )
-        self._fast = FastUNet(self.family.network, self.family.denoise, shortcut)
         try:
             with self._fast.hooked():
                 yield
@@ -280,15 +278,12 @@ class Model:
 
     @contextmanager
     def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor, strength: float = 1.0) -> Iterator[None]:
-        """Give an inpainting UNet its five extra channels for a while: latent mask, and picture with that part grey.
+        """Show the denoiser of an inpainting or editing model what it takes beside the sample; others take no notice.
 
-        picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w; strength: how grey, 0–1, the web
-        UI's conditioning mask strength. Other UNets take no notice.
+        picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w; strength: how grey the masked part
+        is, 0–1, the web UI's conditioning mask strength.
         """
-        if self.is_inpainting:
-            hidden = np.round(mask)[..., None] * np.float32(strength)
-            masked = self.encode((picture + (MIDDLE_GREY - picture) * hidden).round().astype(np.uint8))
-            self.extra_channels = torch.cat([latent_mask.to(masked), masked], dim=1)
+        self.extra_channels = self.family.shown(Shown(picture, mask, latent_mask, strength, self.encode))
         try:
             yield
         finally:

@@ -29,11 +29,15 @@ CLASS_FAMILIES = (
 SECOND_WIDTH = 1024  # of Stable Diffusion 2's text encoder, as its UNet says; 1's has 768
 INPAINTING_CHANNELS = 9
 
+EDITORS = ("Kontext", "Flux2")  # in the classes of pipelines whose models see the picture beside the one they make
+
 TOLD = "{family} is told its CFG scale as a number, and knows no negative prompt."
 DISTILLED = "This model is distilled: it knows neither CFG scale nor negative prompt."
 NO_SKIP = "{family} reads prompts by no CLIP, which alone has layers to skip."
 NO_SEAMS = "{family} can't make seamless pictures: that takes a UNet."
-NO_SHORTCUT = "{family} can't be hurried: that takes a UNet."
+NO_MERGING = "{family} can't merge tokens: that takes a UNet."
+NO_SHORTCUT = "{family} can leave out no part of a step."
+UNHURRIED = ("Stable Diffusion 3", "Z-Image")  # whose transformers diffusers' caches don't know
 NO_EXTRA = "Only an inpainting model is shown the masked part."
 
 
@@ -41,12 +45,14 @@ NO_EXTRA = "Only an inpainting model is shown the masked part."
 class Traits:
     """A model's family, "" where nothing tells it, whether it solves a flow, and what it can't do.
 
-    limits: sentences by the names of the settings that do nothing, or can't be had, with this model.
+    limits: sentences by the names of the settings that do nothing, or can't be had, with this model. edits: whether it
+    sees the picture beside the one that it makes.
     """
 
     family: str = ""
     flow: bool = False
     limits: Mapping[str, str] = field(default_factory=dict)
+    edits: bool = False
 
     def can_sample(self, sampler: str) -> bool:
         """Whether a sampler can solve this model."""
@@ -85,7 +91,8 @@ def family_of_folder(folder: Path, kind: str) -> str:
     family = next((family for beginning, family in CLASS_FAMILIES if kind.startswith(beginning)), "")
     if not family and kind.startswith("StableDiffusion"):
         family = "Stable Diffusion 2" if unet.get("cross_attention_dim") == SECOND_WIDTH else "Stable Diffusion 1"
-    return f"{family} inpainting" if family and unet.get("in_channels") == INPAINTING_CHANNELS else family
+    is_fill = family == "Flux" and "Fill" in kind
+    return f"{family} inpainting" if family and (is_fill or unet.get("in_channels") == INPAINTING_CHANNELS) else family
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -106,7 +113,8 @@ def _of_folder(folder: Path) -> Traits:
     limits = _limits(family, bool(transformer), bool(transformer.get("guidance_embeds")))
     if index.get("is_distilled"):
         limits |= dict.fromkeys(("negative_prompt", "cfg_scale"), DISTILLED)
-    return Traits(family, is_flow(scheduler), limits)
+    edits = any(word in str(index["_class_name"]) for word in EDITORS)
+    return Traits(family, is_flow(scheduler), limits, edits)
 
 
 def _of_file(path: Path) -> Traits:
@@ -125,7 +133,9 @@ def _limits(family: str, is_transformer: bool, is_told: bool) -> dict[str, str]:
         limits["clip_skip"] = NO_SKIP
     if is_transformer:
         limits |= {"seamless_x": NO_SEAMS, "seamless_y": NO_SEAMS}
-        limits |= {"fast_mode": NO_SHORTCUT, "token_merging_ratio": NO_SHORTCUT}
+        limits["token_merging_ratio"] = NO_MERGING
+        if family in UNHURRIED:
+            limits["fast_mode"] = NO_SHORTCUT
     if not family.endswith("inpainting"):
         limits["conditioning_mask_strength"] = NO_EXTRA
     return {name: sentence.format(family=family) for name, sentence in limits.items()}

@@ -17,8 +17,9 @@ from ..imaging.framing import Surroundings
 from ..imaging.pictures import MAX_SIDE, flatten, size_of
 from ..imaging.regions import Region
 from ..imaging.tiles import TileGrid, combine, plan_tiles, split
+from ..models.families import Shown
 from ..models.load import choose_device
-from ..models.model import MIDDLE_GREY, Model
+from ..models.model import Model
 from ..models.upscalers import require_possible, upscale_to
 from ..request import Array, Request
 from ..settings import SDUpscale
@@ -234,9 +235,12 @@ class _Watched(Sequence[Region]):  # type: ignore[misc]
 @contextmanager
 def _hiding(model: Model, picture: Array) -> Iterator[None]:
     """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere."""
-    if model.is_inpainting:
-        masked = model.encode_anew(np.full_like(picture, MIDDLE_GREY))
-        model.extra_channels = torch.cat([torch.ones_like(masked[:, :1]), masked], dim=1)
+    if not model.family.is_editing:  # which would be shown one tile for all; without any it draws by the prompt
+        everything = np.ones(picture.shape[:2], np.float32)
+        height, width = (side // model.scale_factor for side in picture.shape[:2])
+        model.extra_channels = model.family.shown(
+            Shown(picture, everything, torch.ones(1, 1, height, width), 1.0, model.encode_anew)
+        )
     try:
         yield
     finally:

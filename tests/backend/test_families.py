@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
 
 from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest
 from backend.models.families.flux import unpack
 from backend.models.load import QWEN_IMAGE_SIDE, Models, Options, native_side
+from backend.models.samplers import SAMPLERS, build_scheduler, is_flow
+from backend.models.traits import traits_of
 from backend.operations.noise import Seed
 from backend.operations.plan import plan_steps
 from backend.operations.sampling import Start, sample
@@ -25,7 +30,7 @@ from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
 
 FULL = Options(device="cpu", precision="float32")
-NEW = ("sd3", "z_image", "qwen_image", "refiner")
+NEW = ("sd3", "z_image", "qwen_image", "refiner", "kontext", "fill", "flux2", "klein")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,59 @@ def test_it_is_sampled_as_by_diffusers(
     ).images
     expected = unpack(expected, 4, 6) if family == "qwen_image" else expected
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+SEEING = {
+    "kontext": "FluxKontextInpaintPipeline",
+    "fill": "FluxFillPipeline",
+    "flux2": "Flux2Pipeline",
+    "klein": "Flux2KleinInpaintPipeline",
+    "distilled": "Flux2KleinInpaintPipeline",
+}
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_what_sees_the_picture_is_sampled_as_by_diffusers(
+    family: str, tiny_model: Callable[[str], str], picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diffusers' own pipelines have no strength for Flux 2, and draw what Fill's VAE reads from its distribution."""
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    small = picture[60:124, 80:176].copy()
+    mask = np.ones((64, 96), np.float32)
+    mask[:, :32] = family != "fill"
+    model = Models(FULL).get(tiny_model(family))
+    latents = model.encode(small)
+    plan = plan_steps(8, 1.0 if family == "flux2" else 0.5)
+    settings = Img2Img(prompt="a cat", steps=8, cfg_scale=3.0)
+    with model.seeing(small, mask, torch.ones_like(latents[:, :1])):
+        found = sample(model, settings, plan, Start(latents, [Seed(3)]), lambda done, total: None)
+    pipe: Any = getattr(diffusers, SEEING[family]).from_pretrained(tiny_model(family))
+    pipe.set_progress_bar_config(disable=True)
+    asked: dict[str, Any] = {
+        "mask_image": Image.fromarray((mask * 255).astype(np.uint8)),
+        "strength": plan.executed / 8,
+        "_auto_resize": False,
+    }
+    asked = {name: value for name, value in asked.items() if name in inspect.signature(pipe.__call__).parameters}
+    expected = pipe(
+        prompt="a cat",
+        image=Image.fromarray(small),
+        width=96,
+        height=64,
+        num_inference_steps=8,
+        guidance_scale=3.0,
+        generator=Seed(3).generator(),
+        output_type="latent",
+        **asked,
+    ).images
+    if family in ("kontext", "fill"):
+        expected = unpack(expected, 4, 6)
+    elif family == "flux2":
+        expected = expected.transpose(1, 2).reshape(1, -1, 4, 6)
+    else:
+        mean, deviation = model.pipe.vae._statistics(found)  # type: ignore[attr-defined]
+        found = torch.nn.functional.pixel_shuffle(found * deviation + mean, 2)
+    assert torch.allclose(found, expected, atol=0.01 if family == "fill" else 1e-4)  # whose grey is a whole number
 
 
 def test_a_video_models_vae_reads_and_draws_as_by_diffusers(tiny_model: Callable[[str], str], picture: Picture) -> None:
@@ -156,12 +214,13 @@ def test_a_cancel_stops_amid_a_step(
     assert run(engine, img2img(picture, **common)).shape == (80, 96, 3)
 
 
-@pytest.mark.parametrize("family", ["sd3", "z_image", "qwen_image"])
+@pytest.mark.parametrize("family", ["sd3", "z_image", "qwen_image", "klein"])
 def test_what_they_cant_do_is_a_sentence(
     family: str, engine_of: Callable[[str], tuple[Engine, dict[str, Any]]], picture: Picture
 ) -> None:
     engine, common = engine_of(family)
     assert engine.models.get(common["model"]).takes_negative
+    assert "seamless_x" in traits_of(common["model"]).limits
     changes: list[tuple[dict[str, Any], str]] = [
         ({"sampler": "Euler a"}, "flow-matching"),
         ({"seamless_x": True}, "seamless"),
@@ -170,6 +229,30 @@ def test_what_they_cant_do_is_a_sentence(
     for change, words in changes:
         with pytest.raises(InvalidRequest, match=words):
             run(engine, img2img(picture, **{**common, **change}))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_is_told_without_loading_is_so(family: str, tiny_model: Callable[[str], str]) -> None:
+    name = tiny_model(family)
+    model, traits = Models(FULL).get(name), traits_of(name)
+    assert traits.family and traits.flow == is_flow(model.noise_schedule)
+    assert ("negative_prompt" in traits.limits) != model.takes_negative
+    assert ("seamless_x" in traits.limits) != bool(model.family.seamless_by)
+    assert ("conditioning_mask_strength" in traits.limits) != model.is_inpainting
+    assert traits.edits == model.family.is_editing
+    knows_none = False
+    try:
+        model.encode_prompts("a cat", "", 4, 2)
+    except InvalidRequest as error:
+        knows_none = "knows no clip skip" in str(error)
+    assert ("clip_skip" in traits.limits) == knows_none
+    for sampler in SAMPLERS:
+        try:
+            build_scheduler(sampler, "Automatic", model.noise_schedule)
+        except InvalidRequest:
+            assert not traits.can_sample(sampler)
+        else:
+            assert traits.can_sample(sampler)
 
 
 def test_stable_diffusion_3_does_without_t5(tmp_path: Path, picture: Picture) -> None:

@@ -13,10 +13,13 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -73,14 +76,15 @@ def sdxl() -> Any:
     )
 
 
-def flux(guidance_embeds: bool = True) -> Any:
+def flux(guidance_embeds: bool = True, kind: str = "FluxPipeline", in_channels: int = 64) -> Any:
     """Return a Flux pipeline; guidance_embeds: as of dev, which takes its guidance as a number, not as of schnell."""
     parts = _parts(16, shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False)
     parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(
         shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds
     )
     transformer = diffusers.FluxTransformer2DModel(
-        in_channels=64,
+        in_channels=in_channels,
+        out_channels=64,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -91,9 +95,59 @@ def flux(guidance_embeds: bool = True) -> Any:
         guidance_embeds=guidance_embeds,
     )
     tokenizer, encoder = _t5()
-    return diffusers.FluxPipeline(
+    return getattr(diffusers, kind)(
         **parts, transformer=transformer, **_clip(parts), tokenizer_2=tokenizer, text_encoder_2=encoder
     )
+
+
+def flux2(klein: bool = False, is_distilled: bool = False) -> Any:
+    """Return a Flux 2 pipeline, or Klein's, whose text encoder is a smaller one."""
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=NATIVE,
+    )
+    vae.bn.running_mean.uniform_(-1, 1)
+    vae.bn.running_var.uniform_(0.5, 2)
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_guidance_channels=16,
+        guidance_embeds=not klein,
+    )
+    tokenizer = _word_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.content is string %}{{ message.content }}"
+        "{% else %}{{ message.content[0].text }}{% endif %} </s>{% endfor %}"
+    )
+    text = {
+        "vocab_size": len(WORDS),
+        "hidden_size": WIDTH,
+        "intermediate_size": 16,
+        "num_hidden_layers": 31,  # of which the pipelines take out up to the thirtieth
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    }
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    common = {"vae": vae, "transformer": transformer, "tokenizer": tokenizer, "scheduler": scheduler}
+    if klein:
+        encoder = Qwen3ForCausalLM(Qwen3Config(**text)).eval()
+        return diffusers.Flux2KleinPipeline(**common, text_encoder=encoder, is_distilled=is_distilled)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Mistral3Config(
+        text_config={"model_type": "mistral", **text}, vision_config={"model_type": "pixtral", **vision}
+    )
+    return diffusers.Flux2Pipeline(**common, text_encoder=Mistral3ForConditionalGeneration(config).eval())
 
 
 def sd3() -> Any:
@@ -216,6 +270,11 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "z_image": z_image,
     "refiner": refiner,
     "schnell": lambda: flux(guidance_embeds=False),
+    "kontext": lambda: flux(kind="FluxKontextPipeline"),
+    "fill": lambda: flux(kind="FluxFillPipeline", in_channels=384),
+    "flux2": flux2,
+    "klein": lambda: flux2(klein=True),
+    "distilled": lambda: flux2(klein=True, is_distilled=True),
 }
 # Those of which no file tells the size that they were trained at, so that they run at that alone.
 LARGE: dict[str, Callable[[], Any]] = {"qwen_image": qwen_image}

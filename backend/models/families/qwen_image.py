@@ -8,7 +8,7 @@ import torch
 
 from ..conditioning import Conditioning
 from ..load import QWEN_IMAGE_SIDE
-from . import stacked
+from . import Shown, stacked
 from .flow import LESS, asked_size, padded
 from .flux import PATCH, pack, unpack
 
@@ -17,6 +17,7 @@ class QwenImage:
     """The transformer of a pipeline; see Family. As for Flux, latents are packed inside `denoise` alone."""
 
     is_inpainting = False
+    is_editing = False
     takes_negative = True
     seamless_by: tuple[torch.nn.Module, ...] = ()
 
@@ -27,6 +28,9 @@ class QwenImage:
         self._forward = pipe.transformer.forward
         self._pipe = pipe
         pipe.prepare_latents = self._noisy
+
+    def shown(self, shown: Shown) -> torch.Tensor | None:
+        return None
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape

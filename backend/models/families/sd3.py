@@ -8,14 +8,15 @@ import torch
 
 from ...errors import InvalidRequest
 from ..conditioning import Conditioning
-from . import stacked
-from .flow import LESS, asked_size, padded
+from . import Shown
+from .flow import LESS, asked_size, embeds_and_pooled, padded
 
 
 class StableDiffusion3:
     """The transformer of a pipeline; see Family."""
 
     is_inpainting = False
+    is_editing = False
     takes_negative = True
     seamless_by: tuple[torch.nn.Module, ...] = ()
 
@@ -28,6 +29,9 @@ class StableDiffusion3:
         self._most = self._patch * int(config.pos_embed_max_size)  # latents a side: it knows no places beyond
         self._forward = pipe.transformer.forward
 
+    def shown(self, shown: Shown) -> torch.Tensor | None:
+        return None
+
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape
         whole = padded(sample, self._patch)
@@ -39,10 +43,7 @@ class StableDiffusion3:
         return (found[:, :, :height, :width],)
 
     def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "encoder_hidden_states": stacked([c.embeds for c in conditionings], count),
-            "pooled_projections": stacked([c.pooled for c in conditionings if c.pooled is not None], count),
-        }
+        return embeds_and_pooled(conditionings, count)
 
     def arguments(self, latents: torch.Tensor, strength: float, cfg_scale: float) -> dict[str, Any]:
         size = asked_size(latents, self._patch, self.side_step)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..conditioning import Conditioning
-from . import stacked
+from . import Shown, stacked
 
 INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
 
@@ -16,6 +16,7 @@ class UNet:
     """The UNet of a pipeline; see Family."""
 
     takes_negative = True
+    is_editing = False
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.unet
@@ -24,6 +25,12 @@ class UNet:
         self.is_inpainting: bool = pipe.unet.config.in_channels == INPAINTING_CHANNELS
         self.seamless_by: tuple[torch.nn.Module, ...] = (pipe.unet, pipe.vae)
         self.denoise = pipe.unet.forward
+
+    def shown(self, shown: Shown) -> torch.Tensor | None:
+        if not self.is_inpainting:
+            return None
+        masked = shown.encode(shown.without_masked)
+        return torch.cat([shown.latent_mask.to(masked), masked], dim=1)
 
     def asked(self, conditionings: list[Conditioning], count: int, given: dict[str, Any]) -> dict[str, Any]:
         asked: dict[str, Any] = {"encoder_hidden_states": stacked([c.embeds for c in conditionings], count)}

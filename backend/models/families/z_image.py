@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..conditioning import Conditioning
-from . import stacked
+from . import Shown, stacked
 from .flow import LESS, asked_size, padded
 
 PATCH = 2  # latents a side of what the transformer takes as one token
@@ -20,6 +20,7 @@ class ZImage:
     """
 
     is_inpainting = False
+    is_editing = False
     takes_negative = True
     seamless_by: tuple[torch.nn.Module, ...] = ()
 
@@ -30,6 +31,9 @@ class ZImage:
         self._forward = pipe.transformer.forward
         # By which it knows latents, that have to stay as they are, from pixels.
         pipe.image_processor.register_to_config(vae_latent_channels=pipe.vae.config.latent_channels)
+
+    def shown(self, shown: Shown) -> torch.Tensor | None:
+        return None
 
     def denoise(self, sample: torch.Tensor, timestep: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
         count, _, height, width = sample.shape
