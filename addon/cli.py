@@ -20,7 +20,7 @@ from ..backend.settings import SCRIPTS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
 from .jobs import Job
 from .operators.generate import generate_request, inpaint_request, scene_settings
-from .preferences import BACKENDS, preferences
+from .preferences import BACKENDS, NO_PREVIEWS, preferences
 from .presets import apply_preset
 from .properties import SHADINGS, SOURCES
 from .scene.state import changed
@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 def _use_backend(parsed: argparse.Namespace) -> None:
     """Take backend and folders of the flags for this run; Blender doesn't save preferences when it is run like this."""
     chosen = preferences()
+    chosen.previews = NO_PREVIEWS  # nobody looks
     if parsed.backend:
         chosen.backend = parsed.backend
     if parsed.python:

@@ -20,7 +20,8 @@ from ..backend.queue import JobQueue, Leftover
 from ..backend.request import Request
 from ..backend.transport.protocol import Backend
 from . import leftovers
-from .preferences import backend_python, engine_options, jobs_folder, preferences
+from .preferences import backend_python, engine_options, jobs_folder, live_previews, preferences
+from .scene import preview
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Job:
     results: tuple[Result, ...] = ()
     text: str = ""
     seconds: float = 0.0
+    preview: int = 0  # how many there were so far
+    scene: int = 0  # session_uid of the scene that asked for it
     first: tuple[float, float] | None = None  # when the first share of the work was done, and how large it was
 
     @property
@@ -83,7 +86,7 @@ def submit(request: Request, title: str, apply: Callable[[Job], None], view: str
     the request is wrong or the backend can't be started.
     """
     note = {"title": title, "file": bpy.data.filepath, "scene": bpy.context.scene.name, "view": view}
-    return _follow(Job(_backend().submit(request, note), title, apply))
+    return _follow(Job(_backend().submit(request, note), title, apply, scene=bpy.context.scene.session_uid))
 
 
 def resume(left: Leftover, apply: Callable[[Job], None]) -> Job:
@@ -225,6 +228,7 @@ def _take(job: Job, event: Event) -> None:
         job.first = None
     elif event.kind == "progress" and event.progress > 0 and job.first is None:
         job.first = time.monotonic(), event.progress
+    job.preview = max(job.preview, event.preview) if event.kind == "progress" else 0
     job.progress, job.message, job.remedy = event.progress, event.message, event.remedy
     job.results, job.text, job.seconds = event.results, event.text, event.seconds
     job.kind = event.kind
@@ -265,6 +269,7 @@ def _backend() -> Backend:
         _state.backend = _make_backend(chosen.backend, python)
         _state.key = key
     _state.backend.idle = chosen.idle_seconds
+    _state.backend.previews = live_previews()
     return _state.backend
 
 
@@ -285,9 +290,19 @@ def _tick() -> float | None:
     """Drain on Blender's timer, redraw what shows jobs, and stop once there are none."""
     found = _state.looking and not leftovers.is_looking()
     _state.looking = _state.looking and not found
-    if drain() or found:
+    changed = bool(drain())
+    if show_preview() or changed or found:
         redraw()
     return INTERVAL if running() or _state.looking else None
+
+
+def show_preview() -> bool:
+    """Show the newest preview of the picture that is being made, if any; return whether what is on show has changed."""
+    active = running()
+    if not active:
+        return preview.clear()
+    job = active[0]
+    return preview.follow(job.id, job.preview, queue().folder(job.id), job.scene)
 
 
 def redraw() -> None:
@@ -310,5 +325,6 @@ def unregister() -> None:
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
     shut_down()
+    preview.clear()
     _state.jobs.clear()
     atexit.unregister(shut_down)

@@ -10,7 +10,8 @@ import bpy
 
 from ..backend.errors import BackendError
 from ..backend.models.folders import split_folders
-from ..backend.models.load import Options
+from ..backend.models.load import MEMORY_MODES, Options
+from ..backend.previews import METHODS, SHARP, Previews
 from . import installation
 
 PACKAGE = installation.PACKAGE
@@ -25,6 +26,13 @@ PRECISIONS = (
     ("float32", "Full", "32 bits: slowest, and safe from black pictures"),
     ("bfloat16", "Half (bfloat16)", "16 bits with the range of 32"),
     ("float16", "Half (float16)", "16 bits, for graphics cards"),
+)
+
+
+NO_PREVIEWS = "off"
+PREVIEWS = (
+    (NO_PREVIEWS, "Off", "Show the picture once it is finished"),
+    *((name, label, description) for name, (label, description) in METHODS.items()),
 )
 
 
@@ -81,6 +89,26 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         soft_max=3600,
     )
 
+    previews: bpy.props.EnumProperty(
+        name="Live Previews",
+        description="How the picture is shown while it is made: in the panel, and in an Image Editor that views images",
+        items=PREVIEWS,
+        default=SHARP,
+    )
+    preview_steps: bpy.props.IntProperty(
+        name="Every N Steps",
+        description="Show a new live preview every so many sampling steps",
+        default=1,
+        min=1,
+        soft_max=20,
+    )
+    preview_autoencoder: bpy.props.StringProperty(
+        name="Tiny Autoencoder",
+        description="A folder with a TAESD in diffusers' layout, or with several called taesd, taesdxl, taesd3 and "
+        "taef1; they are also found beside the model and in the hub's cache",
+        subtype="DIR_PATH",
+    )
+
     def draw(self, context: bpy.types.Context) -> None:
         """Lay out the preferences."""
         from .panels.environment import draw_environment  # panels need the preferences themselves
@@ -100,6 +128,11 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         layout.prop(self, "precision")
         layout.prop(self, "memory")
         layout.prop(self, "idle_seconds")
+        layout.prop(self, "previews")
+        if self.previews != NO_PREVIEWS:
+            layout.prop(self, "preview_steps")
+        if self.previews == SHARP:
+            layout.prop(self, "preview_autoencoder", placeholder="Beside the model")
         layout.label(text=f"Jobs and pictures are kept in {jobs_folder()}", icon="FILE_FOLDER")
 
 
@@ -125,6 +158,14 @@ def engine_options() -> Options:
         chosen_folders("model_folders"),
         chosen.memory,
     )
+
+
+def live_previews() -> Previews:
+    """Return how the picture is to be seen while it is made."""
+    chosen = preferences()
+    if chosen.previews == NO_PREVIEWS:
+        return Previews()
+    return Previews(chosen.preview_steps, chosen.previews, bpy.path.abspath(chosen.preview_autoencoder))
 
 
 def chosen_folders(name: str) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ FILE = "preview.npy"
 LEAST, LONGEST = 256, 512  # pixels of the longer side: enough for a panel, and no more than a window shows of a draft
 CHEAP, SHARP = "cheap", "sharp"
 METHODS = {
-    CHEAP: ("Approx Cheap", "Colours straight from the latents: coarse, and at no cost"),
-    SHARP: ("Tiny Autoencoder", "TAESD where there is one, as often as takes a tenth of the time; else Approx Cheap"),
+    CHEAP: ("Approx Cheap", "Colours straight from the latents: coarse, and at next to no cost"),
+    SHARP: ("TAESD", "A tiny autoencoder where there is one, for at most a tenth of the time; else Approx Cheap"),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import bpy
 
 from ...backend.models.load import EMBEDDED_FOLDER
+from ...backend.models.samplers import SAMPLERS, settled_sampler
 from ...backend.models.traits import Traits
 from ...backend.settings import EMBEDDED, FAST_MODES, OPERATIONS
 from .. import jobs
@@ -122,6 +123,7 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         row.prop(diffusion, "token_merging_ratio", slider=True)
         if diffusion.fast_mode != "off":
             draw_message(layout, f"{FAST_MODES[diffusion.fast_mode][1]}.", "INFO")
+        layout.prop(preferences(), "previews")
         kind = "own process" if preferences().backend == "subprocess" else "inside Blender"
         layout.label(text=f"Backend, {kind}: {jobs.backend_state()}", icon="SYSTEM")
 
@@ -194,8 +196,16 @@ class VIEWPORT_DIFFUSION_PT_variation(ClosedPanel, bpy.types.Panel):
         column = layout.column(align=True)
         column.prop(diffusion, "initial_noise_multiplier", text="Noise Multiplier")
         column.prop(diffusion, "extra_noise")
+        column = layout.column(align=True)
+        traits = model_traits(diffusion)
+        heeded = () if traits.flow else SAMPLERS[settled_sampler(diffusion.sampler, traits.flow)].takes
+        for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise"):
+            row = column.row()
+            row.enabled = name in heeded
+            row.prop(diffusion, name)
+        layout.prop(diffusion, "rng", text="RNG")
         layout.prop(diffusion, "colour_correction")
-        draw_limited(layout, diffusion, ("seamless_x", "seamless_y"), model_traits(diffusion).limits, toggle=True)
+        draw_limited(layout, diffusion, ("seamless_x", "seamless_y"), traits.limits, toggle=True)
 
 
 class VIEWPORT_DIFFUSION_PT_script(ClosedPanel, bpy.types.Panel):

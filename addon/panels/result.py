@@ -5,9 +5,11 @@ from __future__ import annotations
 import bpy
 
 from ...backend.settings.upscale import NO_UPSCALER, OWN_UPSCALER
+from ..scene import preview
 from ..scene.results import seed_of
 from .base import ClosedPanel, DiffusionPanel, draw_job, in_columns
 
+LIVE_PREVIEW = 12.0  # rows that the picture so far is high: as much as the usual sidebar is wide
 PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
 
 
@@ -22,6 +24,9 @@ class VIEWPORT_DIFFUSION_PT_result(DiffusionPanel, bpy.types.Panel):
         settings = context.scene.viewport_diffusion
         layout.template_ID(settings, "result", open="image.open")
         image = settings.result
+        if preview.icon():
+            layout.template_icon(preview.icon(), scale=LIVE_PREVIEW)
+            return
         if image is None:
             layout.label(text="Nothing made yet", icon="IMAGE_DATA")
             return

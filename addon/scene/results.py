@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import bpy
 import numpy as np
 
@@ -47,12 +49,22 @@ def seed_of(image: bpy.types.Image) -> int | None:
 
 
 def show_image(image: bpy.types.Image) -> None:
-    """Show an image in every image editor that isn't showing a render or pinned to another one."""
+    """Show an image in every Image Editor that is free for results."""
+    for _, space in result_spaces():
+        space.image = image
+
+
+def result_spaces() -> Iterator[tuple[bpy.types.Area, bpy.types.SpaceImageEditor]]:
+    """Return the Image Editors that are free for results."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            space = area.spaces.active
-            if area.type == "IMAGE_EDITOR" and not space.use_image_pin and space.mode != "UV":
-                space.image = image
+            if area.type == "IMAGE_EDITOR" and shows_results(area.spaces.active):
+                yield area, area.spaces.active
+
+
+def shows_results(space: bpy.types.SpaceImageEditor) -> bool:
+    """Whether an Image Editor is free for results: not pinned to an image, and not one for UVs."""
+    return not space.use_image_pin and space.mode != "UV"
 
 
 def mark_of(view: View) -> str:
