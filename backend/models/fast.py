@@ -1,10 +1,10 @@
-"""Steps that cost less and are less exact: a UNet's deep layers only every few calls, and similar tokens as one."""
+"""Steps that cost less and are less exact: deep layers that run only when they must, and similar tokens as one."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
@@ -13,38 +13,88 @@ Sized = tuple[int, int]  # height and width in latents
 
 
 class Shortcut(NamedTuple):
-    """How much is left out: deep layers run once in `interval` calls, that share of the tokens (0–0.75) is merged."""
+    """How much is left out.
+
+    interval, merged: of a UNet, the deep layers run once in so many calls, and that share of the tokens (0–0.75) is
+    merged. change: of a transformer, the deep layers run where the first one's answer has changed by more than that.
+    """
 
     interval: int = 1
     merged: float = 0.0
+    change: float = 0.0
 
 
 NOTHING = Shortcut()
-MODES = {"off": NOTHING, "balanced": Shortcut(2), "fastest": Shortcut(3, 0.5)}
+# The changes are those between which users of first-block caches choose for Flux.
+MODES = {"off": NOTHING, "balanced": Shortcut(2, 0.0, 0.08), "fastest": Shortcut(3, 0.5, 0.15)}
 MOST_MERGED = 0.75  # of the tokens: what is left is one in each square of 2×2, into which the others are merged
 
 
 def shortcut_of(mode: str, merging_ratio: float) -> Shortcut:
     """Return what a fast mode and a token merging ratio leave out together."""
-    interval, merged = MODES[mode]
-    return Shortcut(interval, max(merged, min(merging_ratio, MOST_MERGED)))
+    shortcut = MODES[mode]
+    return shortcut._replace(merged=max(shortcut.merged, min(merging_ratio, MOST_MERGED)))
+
+
+class Fast(Protocol):
+    """A denoiser that takes a shortcut, for one denoising from its first step to its last."""
+
+    def hooked(self) -> AbstractContextManager[None]:
+        """Look into the denoiser inside a with block."""
+
+    def denoise(self, key: Hashable, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return a tuple that begins with the prediction for a sample; key: what tells one picture's calls apart."""
+
+
+def fast(network: Any, forward: Any, shortcut: Shortcut) -> Fast | None:
+    """Return a denoiser that answers as its own forward, about; None where it knows no such shortcut."""
+    if hasattr(network, "mid_block"):
+        return FastUNet(network, forward, shortcut)
+    if hasattr(network, "enable_cache") and shortcut.change:
+        return FastTransformer(network, forward, shortcut.change)
+    return None
+
+
+class FastTransformer:
+    """A transformer whose blocks but the first are left out while that one's answer stays much the same.
+
+    diffusers' first-block cache: what the other blocks added at their last run is added again.
+    """
+
+    def __init__(self, network: Any, forward: Any, change: float) -> None:
+        self._network = network
+        self._forward = forward
+        self._change = change
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        from diffusers import FirstBlockCacheConfig
+
+        self._network.enable_cache(FirstBlockCacheConfig(threshold=self._change))
+        try:
+            yield
+        finally:
+            self._network.disable_cache()
+
+    def denoise(self, key: Hashable, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._network.cache_context(repr(key)):
+            return self._forward(sample, timestep, *args, **kwargs)
 
 
 class FastUNet:
-    """A UNet that takes a shortcut: its `denoise` answers as the UNet's own forward, about."""
+    """A UNet whose deep layers run every few calls, and whose attention sees merged tokens."""
 
     def __init__(self, unet: Any, forward: Any, shortcut: Shortcut) -> None:
         self._unet = unet
         self._forward = forward
-        self._interval, self._merged = shortcut
+        self._interval, self._merged = shortcut.interval, shortcut.merged
         self._calls: dict[Hashable, int] = {}
         self._deep: dict[Hashable, torch.Tensor] = {}  # what came out of the deep layers at the last full call
         self._size: Sized = (0, 0)
         self._hooks: list[Any] = []
 
     @contextmanager
-    def hooked(self) -> Iterator[FastUNet]:
-        """Look into the UNet and change what its attention sees, inside a with block."""
+    def hooked(self) -> Iterator[None]:
         unet = self._unet
         if self._merged > 0:
             level = next(i for i, block in enumerate(unet.down_blocks) if hasattr(block, "attentions"))
@@ -52,13 +102,12 @@ class FastUNet:
                 for layer in (layer for group in block.attentions for layer in group.transformer_blocks):
                     self._merge_around(layer.attn1, level)
         try:
-            yield self
+            yield
         finally:
             for hook in self._hooks:
                 hook.remove()
 
     def denoise(self, key: Hashable, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return a tuple that begins with the prediction for a sample; key: what tells one picture's calls apart."""
         self._size = (sample.shape[2], sample.shape[3])
         call = self._calls.get(key, 0)
         self._calls[key] = call + 1

@@ -12,7 +12,7 @@ import torch
 from backend.engine import Engine
 from backend.errors import InvalidRequest
 from backend.imaging.regions import Region
-from backend.models.fast import NOTHING, Merging, Shortcut, shortcut_of
+from backend.models.fast import MODES, NOTHING, Merging, Shortcut, shortcut_of
 from backend.models.load import Options
 from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
@@ -139,15 +139,41 @@ def test_equal_tokens_lose_nothing_by_being_merged() -> None:
 
 def test_modes_and_ratio_add_up() -> None:
     assert shortcut_of("off", 0.0) == NOTHING
-    assert shortcut_of("balanced", 0.3) == Shortcut(2, 0.3)
-    assert shortcut_of("fastest", 0.3) == Shortcut(3, 0.5)
+    assert shortcut_of("balanced", 0.3) == Shortcut(2, 0.3, 0.08)
+    assert shortcut_of("fastest", 0.3) == Shortcut(3, 0.5, 0.15)
     assert shortcut_of("off", 0.9) == Shortcut(1, 0.75)
 
 
-@pytest.mark.parametrize("change", [{"fast_mode": "balanced"}, {"token_merging_ratio": 0.5}])
-def test_a_transformer_says_that_it_cant_be_hurried(
-    change: dict[str, Any], exact: Engine, root: Path, picture: Picture
+@pytest.mark.parametrize("family", ["flux", "schnell", "qwen_image"])
+def test_a_transformers_blocks_run_where_the_first_ones_answer_changes(
+    family: str, exact: Engine, root: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = {**SMALL, "model": tiny.folder("flux", root), "sampler": "Euler"}
-    with pytest.raises(InvalidRequest, match="no UNet"):
+    name = tiny.folder(family, root)
+    transformer = exact.models.get(name).pipe.transformer
+    blocks = [*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", [])]
+    if len(blocks) == 1:
+        pytest.skip("there is no block but the first")
+    runs: list[int] = []
+    blocks[-1].attn.register_forward_pre_hook(lambda *_: runs.append(1))
+    common = {**SMALL, "model": name, "sampler": "Euler", "cfg_scale": 1.0}
+    full = run(exact, img2img(picture, **common))
+    calls = len(runs)
+    for change, expected in ((1e9, 1), (1e-9, calls)):
+        monkeypatch.setitem(MODES, "balanced", Shortcut(2, 0.0, change))
+        runs.clear()
+        fast = run(exact, img2img(picture, **common, fast_mode="balanced"))
+        assert len(runs) == expected
+        assert np.array_equal(fast, full) == (expected == calls)
+    assert np.array_equal(run(exact, img2img(picture, **common)), full), "nothing stays behind"
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [("flux", {"token_merging_ratio": 0.5}), ("sd3", {"fast_mode": "balanced"}), ("z_image", {"fast_mode": "fastest"})],
+)
+def test_what_cant_be_left_out_is_a_sentence(
+    family: str, change: dict[str, Any], exact: Engine, root: Path, picture: Picture
+) -> None:
+    common = {**SMALL, "model": tiny.folder(family, root), "sampler": "Euler"}
+    with pytest.raises(InvalidRequest, match="can't leave out"):
         run(exact, img2img(picture, **common, **change))

@@ -196,7 +196,7 @@ def test_a_model_that_a_sampler_cant_solve_takes_it_away_with_a_word(folder: Pat
     assert "Euler a can't be had with Flux" in part("addon.catalogue").notice()
     limits = part("addon.catalogue").model_traits(diffusion).limits
     assert "no negative prompt" in limits["negative_prompt"]
-    assert {"clip_skip", "seamless_x", "fast_mode"} <= limits.keys()
+    assert {"clip_skip", "seamless_x", "token_merging_ratio"} <= limits.keys()
     manager.viewport_diffusion_model = place_of("Embedded")
     assert not part("addon.catalogue").notice()
     assert set(part("addon.catalogue").model_traits(diffusion).limits) == {"conditioning_mask_strength"}
