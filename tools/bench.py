@@ -1,127 +1,231 @@
-"""Measure what a job costs beside the bare diffusers pipeline, and how long it holds Blender's main thread."""
+"""What a picture costs beside the bare diffusers pipeline on the same model, measured in one run: docs/bench.md."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from tools.extension import EXTENSION, disable, enable, fresh_user_folder
-
-_user = fresh_user_folder()
-
-import bpy  # noqa: E402
 import numpy as np  # noqa: E402
 
 from backend.engine import Engine  # noqa: E402
-from backend.models.load import EMBEDDED_FOLDER, Options, choose_precision  # noqa: E402
+from backend.models.load import EMBEDDED_FOLDER, Options, choose_device, choose_precision  # noqa: E402
 from backend.operations.plan import plan_steps  # noqa: E402
 from backend.request import Array, Request  # noqa: E402
-from backend.settings import Img2Img  # noqa: E402
+from backend.settings import FAST_MODES, Img2Img  # noqa: E402
+from backend.transport.subprocess import SubprocessBackend  # noqa: E402
+from tools import bench_table  # noqa: E402
+from tools.full_size import full_size_model  # noqa: E402
 
-STEPS, STRENGTH, SIDE, REPEATS = 20, 0.75, 256, 3
-TICK = 0.005  # seconds that the stand-in for Blender's main loop sleeps between two looks
-
-
-def picture() -> Array:
-    """Return a picture of coloured squares (uint8 256×256×3)."""
-    squares = np.random.default_rng(0).integers(0, 255, (8, 8, 3))
-    return np.kron(squares, np.ones((SIDE // 8, SIDE // 8, 1))).astype(np.uint8)
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+REPORT = ROOT / "docs" / "bench.md"
+STEPS, STRENGTH = 20, 0.75  # the panel's defaults
+FEWER = 12  # steps of the large model, so that all is measured within some minutes
+PATIENCE = 3600  # seconds that one process may take
+SEEDS = (1, 2, 3, 4)  # of the pictures that the fast modes are compared by
+FAINT, FAINT_CFG = 0.35, 3.0  # where the embedded model draws best
+FRAMES = 6
+LOOK = 0.001  # seconds between two looks at the backend
 
 
-def against_the_bare_pipeline() -> None:
-    """Print first and later runs of the engine and of diffusers alone, on the same model, steps and precision."""
-    import torch
-    from diffusers import StableDiffusionImg2ImgPipeline
-    from PIL import Image
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured: how it is called, where it is, and how large its pictures are."""
 
-    init = picture()
-    plan = plan_steps(STEPS, STRENGTH)
-    dtype = choose_precision("automatic", "cpu")
-    settings = Img2Img(prompt="a woman", steps=STEPS, denoising_strength=STRENGTH, width=SIDE, height=SIDE, seed=1)
-    state: dict[str, Any] = {}
+    title: str
+    folder: Path
+    side: int
+    steps: int = STEPS
 
-    def bare() -> None:
-        if "pipe" not in state:
-            state["pipe"] = StableDiffusionImg2ImgPipeline.from_pretrained(EMBEDDED_FOLDER, dtype=dtype)
-            state["pipe"].set_progress_bar_config(disable=True)
-        state["pipe"](
-            "a woman",
-            image=Image.fromarray(init),
-            strength=plan.strength,
-            num_inference_steps=plan.schedule,
-            guidance_scale=settings.cfg_scale,
-            generator=torch.Generator().manual_seed(1),
+    @property
+    def run(self) -> int:
+        """How many of the steps run."""
+        return plan_steps(self.steps, STRENGTH).executed
+
+
+@dataclass
+class Costs:
+    """What one process after another told of the same job."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def first(self, kind: str) -> float:
+        """Return the seconds from a process's start to its first picture."""
+        return statistics.median(run[kind][0] for run in self.runs)
+
+    def later(self, kind: str) -> float:
+        """Return the seconds of the pictures after that."""
+        return statistics.median(value for run in self.runs for value in run[kind][1:])
+
+    @property
+    def memory(self) -> float:
+        """The most memory that a process held, in GB."""
+        return max(float(run["memory"]) for run in self.runs) / 1e9
+
+    @property
+    def waits(self) -> dict[str, tuple[float, float]]:
+        """How long a cancel waits to be seen while something is done, at worst and on average, in steps."""
+        found: dict[str, tuple[float, float]] = {}
+        for run in self.runs:
+            for doing, waits in run["waits"].items():
+                found[doing] = max(found.get(doing, (0.0, 0.0)), (waits[0] / self.later("step"), waits[1]))
+        return {doing: (worst, mean / self.later("step")) for doing, (worst, mean) in found.items()}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What everything is run on."""
+
+    device: str
+    precision: str
+
+    def job(self, who: str, subject: Subject, times: int = 2, fast: str = "off", precision: str = "") -> dict[str, Any]:
+        """Return what a process of tools/bench_job.py tells of a subject."""
+        return child(
+            "bench_job.py",
+            who,
+            *("--model", str(subject.folder), "--side", str(subject.side), "--steps", str(subject.steps)),
+            *("--run", str(subject.run), "--precision", precision or self.precision, "--device", self.device),
+            *("--fast", fast, "--times", str(times), "--began", repr(time.time())),
         )
 
-    def ours() -> None:
-        engine = state.setdefault("engine", Engine(Options(device="cpu")))
-        engine.run(Request(settings, {"init": init}), lambda share, text: None, lambda: False)
+    def beside_bare(self, subject: Subject, rounds: int) -> tuple[Costs, Costs]:
+        """Return what bare diffusers and the engine cost, measured in turns."""
+        costs = {"bare": Costs(), "ours": Costs()}
+        for number in range(rounds):
+            for who in ("bare", "ours") if number % 2 == 0 else ("ours", "bare"):
+                costs[who].runs.append(self.job(who, subject))
+        return costs["bare"], costs["ours"]
 
-    first = {"bare": seconds(bare), "ours": seconds(ours)}
-    later: dict[str, list[float]] = {"bare": [], "ours": []}
-    for _ in range(REPEATS):
-        later["bare"].append(seconds(bare))
-        later["ours"].append(seconds(ours))
-    middle = {name: statistics.median(values) for name, values in later.items()}
-    print(f"img2img {SIDE}², {plan.executed} of {plan.schedule} steps, {dtype}, CPU")
-    print(f"  first run, model load included: {first['ours']:.2f} s, bare {first['bare']:.2f} s")
-    print(f"  later runs, median of {REPEATS}: {middle['ours']:.2f} s, bare {middle['bare']:.2f} s, ", end="")
-    print(f"ratio {middle['ours'] / middle['bare']:.2f}")
+    def __str__(self) -> str:
+        import diffusers
+        import torch
+
+        name = torch.cuda.get_device_name() if self.device.startswith("cuda") else f"{os.cpu_count()} cores"
+        return (
+            f"{platform.system()} {platform.machine()}, {name}, {torch.get_num_threads()} threads, torch "
+            f"{torch.__version__}, diffusers {diffusers.__version__}, {self.precision}"
+        )
 
 
-def main_thread(backend: str) -> None:
-    """Print the longest times that a job holds the main thread: while it is sent, runs, and comes back."""
-    bpy.context.preferences.addons[EXTENSION].preferences.backend = backend
-    jobs, results = sys.modules[f"{EXTENSION}.addon.jobs"], sys.modules[f"{EXTENSION}.addon.scene.results"]
-    request_module = sys.modules[f"{EXTENSION}.backend.request"]
-    scene = bpy.context.scene.session_uid
-    for label in ("first job", "second job"):
-        settings = request_module.Img2Img(prompt="a woman", width=1024, height=1024, steps=STEPS, seed=1)
-        init = np.kron(picture(), np.ones((4, 4, 1), np.uint8))
-        request = request_module.Request(settings, {"init": init})
-        applied: list[float] = []
+def child(program: str, *arguments: str) -> dict[str, Any]:
+    """Return what a program of the benchmark prints, in a process of its own."""
+    command = [sys.executable, str(ROOT / "tools" / program), *arguments]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # else threads that wait would count as working
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{program} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
-        def apply(job: Any, applied: list[float] = applied) -> None:
-            applied.append(seconds(lambda: results.apply_results(job.results, scene, "")))
 
-        started = time.perf_counter()
-        job = jobs.submit(request, "Bench", apply)
-        sent = time.perf_counter() - started
-        gaps: list[float] = []
-        while not job.is_over:
-            before = time.perf_counter()
-            jobs.drain()
-            time.sleep(TICK)
-            gaps.append(time.perf_counter() - before - TICK)
-        gaps = [gap - (applied[0] if gap == max(gaps) and applied else 0) for gap in gaps]
-        worst, often = max(gaps) * 1000, statistics.quantiles(gaps, n=100)[98] * 1000
-        print(f"  {backend}, {label}: sending {sent * 1000:.0f} ms, ", end="")
-        print(f"running p99 {often:.1f} ms, longest {worst:.0f} ms, result {applied[0] * 1000:.0f} ms ({job.kind})")
+def figure(side: int, place: int = 0) -> Array:
+    """Return a figure of flat colours on a sky (uint8 side×side×3), so many pixels to the right."""
+    array = np.full((256, 256, 3), (150, 190, 230), np.uint8)
+    array[190:] = (90, 120, 70)
+    for rows, left, right, colour in (
+        (slice(90, 180), 100, 156, (200, 40, 40)),
+        (slice(180, 240), 105, 150, (40, 50, 120)),
+        (slice(50, 90), 112, 144, (230, 190, 160)),
+    ):
+        array[rows, left + place : right + place] = colour
+    return np.kron(array, np.ones((side // 256, side // 256, 1), np.uint8))
+
+
+def fidelity() -> dict[str, list[float]]:
+    """Return each fast mode's PSNR in dB to the full pictures of the embedded model, faint ones and strong ones."""
+    engine = Engine(Options())
+
+    def made(**changes: Any) -> Array:
+        settings = Img2Img(prompt="anime illustration of a woman, red dress", width=256, height=256, **changes)
+        request = Request(settings, {"init": figure(256)})
+        pixels: Array = engine.run(request, lambda share, text: None, lambda: False).pictures[0].pixels
+        return pixels
+
+    found: dict[str, list[float]] = {mode: [] for mode in FAST_MODES if mode != "off"}
+    for strength, cfg_scale in ((FAINT, FAINT_CFG), (STRENGTH, 7.0)):
+        changes = {"denoising_strength": strength, "cfg_scale": cfg_scale}
+        full = [made(**changes, seed=seed) for seed in SEEDS]
+        for mode, each in found.items():
+            errors = [
+                np.mean((made(**changes, seed=seed, fast_mode=mode).astype(float) - picture) ** 2)
+                for seed, picture in zip(SEEDS, full, strict=True)
+            ]
+            each.append(float(np.mean([10 * np.log10(255**2 / error) for error in errors])))
+    return found
+
+
+def frames(subject: Subject) -> dict[str, float]:
+    """Return what frames of one seed cost in a worker: seconds, and how long the first step is waited for."""
+    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-bench-") as folder:
+        backend = SubprocessBackend(sys.executable, Path(folder), Options())
+        took, waited, loads = [], [], 0
+        try:
+            for number in range(FRAMES):
+                settings = Img2Img(
+                    prompt="a woman", steps=subject.steps, width=subject.side, height=subject.side, seed=1
+                )
+                submitted = time.perf_counter()
+                job = backend.submit(Request(settings, {"init": figure(subject.side, 4 * number)}))
+                over, steps = False, [0.0]
+                while not over:
+                    for event in backend.poll():
+                        loads += event.message.startswith("Loading")
+                        if event.message.startswith("Step"):
+                            steps.append(time.perf_counter() - submitted)
+                        over = over or (event.job == job and event.is_last)
+                    time.sleep(LOOK)
+                took.append(time.perf_counter() - submitted)
+                waited.append(steps[1] - statistics.median(np.diff(steps[1:])))
+        finally:
+            backend.close()
+    return {
+        "first": took[0],
+        "later": statistics.median(took[1:]),
+        "cold": waited[0],
+        "warm": statistics.median(waited[1:]),
+        "loads": loads,
+    }
 
 
 def main() -> int:
-    """Run every benchmark."""
-    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-bench-"):
-        against_the_bare_pipeline()
-    enable()
-    print("How long the main thread is held, a 1024² picture:")
-    main_thread("subprocess")
-    main_thread("embedded")
-    disable()
+    """Measure everything, print it, and write it to docs/bench.md unless told to be quick."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the embedded model alone, two minutes")
+    parser.add_argument("--rounds", type=int, default=1, help="how often the large model is measured (default 1)")
+    parser.add_argument("--output", type=Path, default=REPORT, help="where the report goes")
+    parsed = parser.parse_args()
+    device = choose_device("automatic")
+    setup = Setup(device, str(choose_precision("automatic", device)).removeprefix("torch."))
+    small = Subject("The embedded model", EMBEDDED_FOLDER, 256)
+    report = bench_table.Report(str(setup))
+    report.beside(small, *setup.beside_bare(small, 1 if parsed.quick else 3))
+    report.frames(small, frames(small))
+    if not parsed.quick:
+        large = Subject("Stable Diffusion 1's size, random weights", full_size_model(), 512, FEWER)
+        bare, ours = setup.beside_bare(large, parsed.rounds)
+        report.beside(large, bare, ours, plan_steps(STEPS, STRENGTH).executed - large.run)
+        report.peak(setup.job("flops", large), ours)
+        report.cancels(ours)
+        exact = setup.job("bare", large, 1, precision="float32")
+        hurried = {mode: setup.job("ours", large, 1, mode) for mode in FAST_MODES if mode != "off"}
+        report.fast(exact, bare, ours, hurried, fidelity())
+    report.main_thread(child("bench_main_thread.py"))
+    text = report.text()
+    sys.stdout.write(text)
+    if not parsed.quick:
+        parsed.output.write_text(text, encoding="utf-8")
     return 0
 
 

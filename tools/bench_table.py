@@ -1,0 +1,146 @@
+"""How the benchmark is told: tables with the goals beside what was measured."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from backend.settings import FAST_MODES
+
+if TYPE_CHECKING:
+    from tools.bench import Costs, Subject
+
+FIRST, LATER, FAST = 1.02, 0.90, 4.0  # ratios to bare diffusers: at most, at most, and how much faster at least
+CANCEL = 0.25  # steps
+STALL = 8.0  # milliseconds
+
+HEAD = """# What a picture costs
+
+Written by `make bench`. Bare is diffusers' own StableDiffusionImg2ImgPipeline on the same model, picture, prompts,
+steps and precision, as its documentation says; ours is the whole job. Each is measured in a process of its own, in
+turns: the first run from the process's start, the second with everything warm. Seconds of the wall suffer from whatever
+else runs on the machine, seconds of the processor hardly: the goals are judged by the latter.
+
+{machine}; load {load:.1f} when it began.
+"""
+
+
+class Report:
+    """A report in the making."""
+
+    def __init__(self, machine: str) -> None:
+        self._lines = [HEAD.format(machine=machine, load=os.getloadavg()[0])]
+
+    def text(self) -> str:
+        """Return the whole report."""
+        return "\n".join(self._lines).rstrip() + "\n"
+
+    def _section(self, title: str, *lines: str) -> None:
+        self._lines += [f"## {title}", "", *lines, ""]
+
+    def beside(self, subject: Subject, bare: Costs, ours: Costs, more: int = 0) -> None:
+        """Add a whole job beside bare diffusers, and what it would be with so many more steps run."""
+        rows = [
+            ("first run, s", bare.first("wall"), ours.first("wall"), 0.0),
+            ("first run, processor s", bare.first("cpu"), ours.first("cpu"), FIRST if more else 0.0),
+            ("second run, s", bare.later("wall"), ours.later("wall"), 0.0),
+            ("second run, processor s", bare.later("cpu"), ours.later("cpu"), LATER if more else 0.0),
+            ("a step, processor s", bare.later("step"), ours.later("step"), 0.0),
+            ("memory at its peak, GB", bare.memory, ours.memory, 0.0),
+        ]
+        if more:
+            longer = [costs.later("cpu") + more * costs.later("step") for costs in (bare, ours)]
+            rows.append((f"second run of {subject.run + more} steps, processor s, reckoned", *longer, LATER))
+        self._section(
+            f"{subject.title}, {subject.side}², {subject.run} of {subject.steps} steps",
+            "| | bare | ours | ratio | goal |",
+            "|---|---|---|---|---|",
+            *(f"| {name} | {a:.2f} | {b:.2f} | {b / a:.2f} | {verdict(b / a, most)} |" for name, a, b, most in rows),
+            "",
+            f"{len(ours.runs)} processes each; medians, but for the memory.",
+        )
+
+    def frames(self, subject: Subject, found: dict[str, float]) -> None:
+        """Add what frames cost in a worker."""
+        self._section(
+            f"Frames in a worker, {subject.title.lower()}, {subject.side}²",
+            f"The model was loaded {found['loads']:.0f} times. A frame takes {found['later']:.2f} s, the first one "
+            f"{found['first']:.2f} s with the worker's start. From submitting to the first step: "
+            f"{found['warm'] * 1000:.0f} ms warm, {found['cold']:.2f} s cold.",
+        )
+
+    def peak(self, found: dict[str, Any], ours: Costs) -> None:
+        """Add how much of what the device can do is used."""
+        rate = found["flops"] / ours.later("step")
+        self._section(
+            "How much of the device is used",
+            f"A guided step is {found['flops'] / 1e12:.2f} TFLOP, done at {rate / 1e12:.2f} TFLOP/s of the processor: "
+            f"{rate / found['peak']:.0%} of the {found['peak'] / 1e12:.2f} that a large matrix product reaches here. "
+            f"{1 / ours.later('wall'):.3f} images a second.",
+        )
+
+    def cancels(self, ours: Costs) -> None:
+        """Add how long a cancel waits to be seen."""
+        names = {"Step": "Step 1, 2, …", "": "(nothing yet)"}
+        self._section(
+            "How soon a cancel is seen, in steps, at Stable Diffusion 1's size",
+            "| while it says | on average | at worst | goal |",
+            "|---|---|---|---|",
+            *(
+                f"| {names.get(doing, doing)} | {mean:.3f} | {worst:.3f} | {verdict(worst, CANCEL)} |"
+                for doing, (worst, mean) in ours.waits.items()
+            ),
+            "",
+            "Every look at the cancel of a whole job was noted; what counts is the time between two of them.",
+        )
+
+    def fast(
+        self,
+        exact: dict[str, Any],
+        bare: Costs,
+        ours: Costs,
+        hurried: dict[str, dict[str, Any]],
+        fidelity: dict[str, list[float]],
+    ) -> None:
+        """Add what the fast modes save and cost."""
+        whole = exact["cpu"][0]
+        rows: list[tuple[str, float, str]] = [
+            ("bare, float32", whole, "| "),
+            ("bare", bare.first("cpu"), "| "),
+            ("ours", ours.first("cpu"), "| "),
+        ]
+        for mode, costs in hurried.items():
+            faint, strong = fidelity[mode]
+            rows.append((f"ours, {FAST_MODES[mode][0]}", costs["cpu"][0], f"{faint:.1f} | {strong:.1f}"))
+        best = whole / rows[-1][1]
+        self._section(
+            "Fast modes",
+            "| | first run, processor s | faster than float32 | than ours | PSNR at 0.35 | at 0.75 |",
+            "|---|---|---|---|---|---|",
+            *(
+                f"| {name} | {taken:.1f} | {whole / taken:.1f}× | {ours.first('cpu') / taken:.1f}× | {told} |"
+                for name, taken, told in rows
+            ),
+            "",
+            f"Goal: {FAST:.0f}× over bare float32, {'met' if best >= FAST else 'MISSED'}. PSNR in dB to the full "
+            "picture, on the embedded model (random weights say nothing about pictures), at a denoising strength of "
+            "0.35 (CFG 3) and of 0.75 (CFG 7), mean of four seeds.",
+        )
+
+    def main_thread(self, found: dict[str, dict[str, float]]) -> None:
+        """Add how long a job holds Blender's main thread."""
+        self._section(
+            "How long Blender's main thread is held by a job of 1024², ms",
+            "| backend | sending | running, p99 | running, longest | the result | goal (p99) |",
+            "|---|---|---|---|---|---|",
+            *(
+                f"| {backend} | {ms['sent']:.1f} | {ms['often']:.2f} | {ms['longest']:.1f} | {ms['result']:.1f} "
+                f"| {verdict(ms['often'], STALL)} |"
+                for backend, ms in found.items()
+            ),
+        )
+
+
+def verdict(found: float, most: float) -> str:
+    """Return a goal and whether it was met; nothing where there is none."""
+    return f"≤ {most:g} {'met' if found <= most else 'MISSED'}" if most else ""
