@@ -42,6 +42,28 @@ class Sampler:
     follows: tuple[str, ...] = SCHEDULES
     end: float = 0.0  # the noise level after the last step
     flow: bool = False  # can solve flow-matching models
+    takes: tuple[str, ...] = ()  # which of a Stochastic's fields it heeds, for models that don't match a flow
+
+
+@dataclass(frozen=True)
+class Stochastic:
+    """How a sampler adds noise of its own, by the web UI's names; executed: the steps that run, 0 for all.
+
+    eta: how much of each step is fresh noise, below 0 what the sampler has by itself. s_churn: how much fresh noise
+    raises the levels from s_tmin to s_tmax (0 for no limit). s_noise: by what all of that noise is multiplied.
+    """
+
+    eta: float = -1.0
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0
+    s_noise: float = 1.0
+    executed: int = 0
+
+
+ANCESTRAL = ("eta", "s_noise")
+PLAIN = Stochastic()
+CHURNED = ("s_churn", "s_tmin", "s_tmax", "s_noise", "executed")
 
 
 def _multistep(algorithm: str, automatic: str, order: int = 2, solver: str = "midpoint", **more: Any) -> Sampler:
@@ -52,10 +74,10 @@ def _multistep(algorithm: str, automatic: str, order: int = 2, solver: str = "mi
 # The web UI's name → the scheduler that does the same. What "Automatic" means for each follows the web UI as well.
 SAMPLERS: dict[str, Sampler] = {
     "DPM++ 2M": _multistep("dpmsolver++", "Karras"),
-    "DPM++ SDE": Sampler("SeededSDE", {}, "Karras", calls=2),
+    "DPM++ SDE": Sampler("SeededSDE", {}, "Karras", calls=2, takes=("s_noise",)),
     "DPM++ 2M SDE": _multistep("sde-dpmsolver++", "Exponential"),
     "DPM++ 2M SDE Heun": _multistep("sde-dpmsolver++", "Exponential", solver="heun"),
-    "DPM++ 2S a": Sampler("DPM2SAncestral", {}, "Karras", calls=2),
+    "DPM++ 2S a": Sampler("DPM2SAncestral", {}, "Karras", calls=2, takes=ANCESTRAL),
     "DPM++ 2S": Sampler(
         "DPMSolverSinglestepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": True},
@@ -65,13 +87,13 @@ SAMPLERS: dict[str, Sampler] = {
         "sde-dpmsolver++", "Exponential", 3, scheduler="DPM3MSDE", longest=999, drop_penultimate=True
     ),
     "DPM++ 3M": _multistep("dpmsolver++", "Karras", 3),
-    "Euler a": Sampler("EulerAncestralDiscreteScheduler"),
-    "Euler": Sampler("EulerDiscreteScheduler"),
+    "Euler a": Sampler("EulerAncestral", takes=ANCESTRAL),
+    "Euler": Sampler("ChurnedEuler", takes=CHURNED),
     "LMS": Sampler("ScheduledLMS"),
     "Heun": Sampler("HeunDiscreteScheduler", calls=2),
     "DPM2": Sampler("ScheduledDPM2", {}, "Karras", calls=2, longest=999, drop_penultimate=True),
-    "DPM2 a": Sampler("DPM2Ancestral", {}, "Karras", calls=2, longest=999, drop_penultimate=True),
-    "DDIM": Sampler("ScheduledDDIM", {"set_alpha_to_one": True}, "DDIM", whole=True),
+    "DPM2 a": Sampler("DPM2Ancestral", {}, "Karras", calls=2, longest=999, drop_penultimate=True, takes=ANCESTRAL),
+    "DDIM": Sampler("ScheduledDDIM", {"set_alpha_to_one": True}, "DDIM", whole=True, takes=("eta",)),
     "DDPM": Sampler("DDPMScheduler", whole=True),
     "PLMS": Sampler(
         "ScheduledPLMS",
@@ -175,12 +197,18 @@ def check_sampler(sampler: str, schedule: str) -> None:
 
 
 def build_scheduler(
-    sampler: str, schedule: str, config: dict[str, Any], seeds: Sequence[int] = (), native: int = 0
+    sampler: str,
+    schedule: str,
+    config: dict[str, Any],
+    seeds: Sequence[int] = (),
+    native: int = 0,
+    stochastic: Stochastic = PLAIN,
 ) -> SchedulerMixin:
     """Return a fresh scheduler of that sampler and schedule over the noise levels of the model's own config.
 
     seeds: one a picture of the batch, for samplers that draw noise of their own, which then is the same in any batch;
-    without, theirs comes from torch's global generator. native: side in pixels of the model's pictures. Its
+    without, theirs comes from torch's global generator. native: side in pixels of the model's pictures.
+    stochastic: how it adds noise, as far as that sampler heeds it. Its
     set_timesteps(steps, device) takes no other spacing than the schedule's. Raises InvalidRequest where the sampler
     can't follow the schedule, or can't solve such a model.
     """
@@ -197,6 +225,9 @@ def build_scheduler(
     if name != OWN:
         options["timestep_spacing"] = "linspace"  # whose start is the greatest level, as the schedules' is
     scheduler = _make(entry.scheduler, config, options)
+    for knob in entry.takes:
+        if knob != "eta" or stochastic.eta >= 0:
+            setattr(scheduler, knob, getattr(stochastic, knob))
     if entry.calls == 2:
         scheduler.is_scale_input_called = False  # what tells x0 + σ·noise on the other schedulers of that kind
     if name != OWN:
@@ -232,6 +263,7 @@ def follow(scheduler: Any, entry: Sampler, schedule: str, native: int = 0) -> No
     def set_levels(num_inference_steps: int, device: Any = None) -> None:
         own(num_inference_steps, device=device)
         sigmas = levels(num_inference_steps)
+        sigmas = scheduler.raised(sigmas) if hasattr(scheduler, "raised") else sigmas
         timesteps = schedules.timesteps_at(sigmas, table)
         scheduler.sigmas = torch.tensor([*sigmas, entry.end], dtype=torch.float32)
         scheduler.timesteps = torch.from_numpy(timesteps).to(device, torch.float32)

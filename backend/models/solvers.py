@@ -11,6 +11,8 @@ from diffusers import (
     DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     DPMSolverSDEScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
     LMSDiscreteScheduler,
@@ -23,6 +25,8 @@ MARGIN = 1e-3  # of a noise level
 LEAST_SIGMA = 1e-10  # the logarithm of 0 is not asked for
 
 # Adams–Bashforth's weights of the newest prediction, the one before it, …, for evenly spaced steps.
+GREATEST_CHURN = 2**0.5 - 1  # of a level, by which it is raised
+
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
@@ -51,6 +55,8 @@ def following(timesteps: torch.Tensor, timestep: Any) -> int:
 class ScheduledDDIM(DDIMScheduler):  # type: ignore[misc]
     """DDIM from each timestep to the one that follows in the schedule; diffusers' takes strides of one length."""
 
+    eta: float = 0.0  # in place of what a pipeline passes, which is always 0
+
     def step(
         self,
         model_output: torch.Tensor,
@@ -66,6 +72,7 @@ class ScheduledDDIM(DDIMScheduler):  # type: ignore[misc]
         alpha_then = self.alphas_cumprod[then] if then >= 0 else self.final_alpha_cumprod
         kind = self.config.prediction_type
         x0, noise = predictions(kind, model_output, sample, float(alpha_now) ** 0.5, float(1 - alpha_now) ** 0.5)
+        eta = self.eta
         deviation = eta * float(self._get_variance(now, then)) ** 0.5
         direction = max(0.0, 1 - float(alpha_then) - deviation**2) ** 0.5
         previous = float(alpha_then) ** 0.5 * x0 + direction * noise
@@ -120,9 +127,103 @@ class ScheduledDEIS(DEISMultistepScheduler):  # type: ignore[misc]
         return super().step(model_output, timestep, sample, return_dict)
 
 
+class EulerAncestral(EulerAncestralDiscreteScheduler):  # type: ignore[misc]
+    """Euler's ancestral sampler with a say in how much of each step is fresh noise; diffusers' has η = 1."""
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Return the sample at the next noise level."""
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        now, then = float(self.sigmas[self.step_index]), float(self.sigmas[self.step_index + 1])
+        down, up = ancestral(now, then, self.eta)
+        return _down_and_up(self, model_output, sample, down, up * self.s_noise, generator, return_dict)
+
+
+class ChurnedEuler(EulerDiscreteScheduler):  # type: ignore[misc]
+    """Euler from levels that fresh noise has raised: algorithm 2 of arXiv:2206.00364 without its second order.
+
+    diffusers' adds that noise after the model has looked. Here a step ends at the next level and is raised at once, so
+    that the model sees what it works on; the first is raised by more of the noise that it starts from.
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0  # 0 for no limit
+    s_noise: float = 1.0
+    executed: int = 0  # steps that run, among which the churn is shared out
+    lower: tuple[float, ...] = ()  # where each step goes before it is raised
+
+    def raised(self, sigmas: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the levels that steps begin at for those of a schedule, which they go down to."""
+        churn = min(self.s_churn / (self.executed or len(sigmas)), GREATEST_CHURN)
+        self.lower = (*(float(sigma) for sigma in sigmas[1:]), 0.0)
+        chosen = (sigmas >= self.s_tmin) & (sigmas <= (self.s_tmax or np.inf))
+        raised: np.ndarray[Any, Any] = np.where(chosen, sigmas * (1 + churn), sigmas)
+        return raised
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Return the sample at the level that the next step begins at."""
+        if self.s_churn == 0 or not self.lower:
+            return super().step(model_output, timestep, sample, generator=generator, return_dict=return_dict)
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        down, then = self.lower[self.step_index], float(self.sigmas[self.step_index + 1])
+        up = max(then**2 - down**2, 0.0) ** 0.5
+        return _down_and_up(self, model_output, sample, down, up * self.s_noise, generator, return_dict)
+
+
+def ancestral(now: float, then: float, eta: float) -> tuple[float, float]:
+    """Return the level that an ancestral step goes down to, and the noise added there to come to the level `then`.
+
+    The noise is η·σ_then·√(σ_now² − σ_then²)/σ_now, at most all of σ_then: η = 0 adds none.
+    """
+    up = min(then, eta * (then**2 * max(now**2 - then**2, 0.0) / now**2) ** 0.5)
+    return (then**2 - up**2) ** 0.5, up
+
+
+def _down_and_up(
+    scheduler: Any,
+    output: torch.Tensor,
+    sample: torch.Tensor,
+    down: float,
+    up: float,
+    generator: torch.Generator | list[torch.Generator] | None,
+    return_dict: bool,
+) -> Any:
+    """Return what Euler's step to the level `down` gives, with `up` of fresh noise, and count the step."""
+    sigma = float(scheduler.sigmas[scheduler.step_index])
+    alpha = (sigma**2 + 1) ** -0.5
+    x0 = predictions(scheduler.config.prediction_type, output, sample * alpha, alpha, sigma * alpha)[0]
+    previous = sample + (sample - x0) / sigma * (down - sigma)
+    if up > 0:
+        previous = previous + up * randn_tensor(
+            sample.shape, generator=generator, device=sample.device, dtype=sample.dtype
+        )
+    scheduler._step_index += 1
+    return (previous, x0) if not return_dict else _output(previous)
+
+
 class SeededSDE(DPMSolverSDEScheduler):  # type: ignore[misc]
     """DPM++ SDE whose Brownian motion reaches a little beyond its noise levels, which rounding leaves otherwise."""
 
+    s_noise: float = 1.0
     noise_sampler: BrownianTreeNoiseSampler | None
 
     def step(
@@ -134,7 +235,7 @@ class SeededSDE(DPMSolverSDEScheduler):  # type: ignore[misc]
             self.noise_sampler = BrownianTreeNoiseSampler(
                 sample, least * (1 - MARGIN), greatest * (1 + MARGIN), self.noise_sampler_seed
             )
-        return super().step(model_output, timestep, sample, return_dict, **more)
+        return super().step(model_output, timestep, sample, return_dict, **{"s_noise": self.s_noise, **more})
 
 
 class QuickTimesteps:
@@ -149,7 +250,27 @@ class ScheduledDPM2(QuickTimesteps, KDPM2DiscreteScheduler):  # type: ignore[mis
 
 
 class DPM2Ancestral(QuickTimesteps, KDPM2AncestralDiscreteScheduler):  # type: ignore[misc]
-    """DPM2's ancestral sampler, built quickly."""
+    """DPM2's ancestral sampler, built quickly, with a say in how much of each step is fresh noise."""
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: Any = None, num_train_timesteps: int | None = None
+    ) -> None:
+        """Lay out the levels of so many steps, and those in the middle, down to the ancestral ones."""
+        super().set_timesteps(num_inference_steps, device, num_train_timesteps)
+        if self.eta != 1:
+            for index in range(0, len(self.timesteps), 2):
+                now, then = float(self.sigmas[index]), float(self.sigmas[index + 1])
+                down, up = ancestral(now, then, self.eta)
+                places = slice(max(index - 1, 0), index + 1)
+                self.sigmas_down[places], self.sigmas_up[places] = down, up
+                if then > 0:
+                    middle = (now * down) ** 0.5
+                    self.sigmas_interpol[places] = middle
+                    self.timesteps[index + 1] = float(self._sigma_to_t(middle, self.log_sigmas.cpu().numpy()))
+        self.sigmas_up *= self.s_noise
 
 
 class DPM2SAncestral(DPM2Ancestral):

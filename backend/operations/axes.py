@@ -15,10 +15,12 @@ from ..imaging import ranges
 from ..models.load import HUB_NAME
 from ..models.samplers import AUTOMATIC, split_sampler
 from ..settings import EMBEDDED, RANDOM_SEED, Img2Img
+from ..settings.diffusion import NV
 from ..settings.scripts import AXES
 from .cells import SEED_NAMES, draw_seed
 
 NOTHING = "nothing"
+OWN_VAES = ("none", "automatic")  # what the web UI calls the model's own
 PROMPT_AXES = ("prompt_replace", "prompt_order")  # two of them can change one prompt after each other
 PROMPTS = ("prompt", "negative_prompt", "style")  # where Prompt S/R looks
 
@@ -114,6 +116,25 @@ def _models(text: str, settings: Img2Img) -> list[Value]:
     return values
 
 
+def _vaes(text: str, settings: Img2Img) -> list[Value]:
+    values = []
+    for name in ranges.values(text):
+        path = Path(name).expanduser()
+        own = name.casefold() in OWN_VAES
+        if not own and not path.exists():
+            raise ModelError(f"There is no VAE at {name}.", "Check the values of VAE; None is the model's own.")
+        values.append(Value(name, name if own else path.stem, _to(vae="" if own else name)))
+    return values
+
+
+def _generators(text: str, settings: Img2Img) -> list[Value]:
+    values = []
+    for name in ranges.values(text):
+        known = NV if name.upper() == "GPU" else name.upper()  # whose noise NV is
+        values.append(Value(name, name, _to(rng=known)))
+    return values
+
+
 def _sizes(text: str, settings: Img2Img) -> list[Value]:
     return [
         Value(f"{width}x{height}", f"{width}x{height}", _to(width=width, height=height, resize_by=0.0))
@@ -173,12 +194,14 @@ SPECIAL: dict[str, Callable[[str, Img2Img], list[Value]]] = {
     "sampler": _samplers,
     "schedule": _schedules,
     "model": _models,
+    "vae": _vaes,
+    "rng": _generators,
     "size": _sizes,
     "prompt_replace": _replacements,
     "prompt_order": _orders,
 }
 # How dear it is to go from one value to the next; the dearest axis goes outermost. The others cost nothing.
-COSTS = {"model": 1.0}
+COSTS = {"model": 1.0, "vae": 0.7}
 
 
 def in_order(axes: Sequence[Axis]) -> list[tuple[int, ...]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 
 from ..settings import Diffusion
+from ..settings.diffusion import CPU, NV
+from .philox import AsOnNvidia, PhiloxGenerator
 
 SEEDS = 2**32  # there are that many; counting on past the last begins again
 NEARLY_PARALLEL = 0.9995  # cosine above which spherical interpolation is as good as linear, and would divide by zero
@@ -20,10 +23,21 @@ class Seed(NamedTuple):
     variation_seed: int = 0
     variation_strength: float = 0.0
     size: tuple[int, int] | None = None
+    rng: str = CPU
 
     def generator(self) -> torch.Generator:
         """Return a fresh generator, on the CPU, so that a seed means the same on every machine."""
-        return torch.Generator("cpu").manual_seed(self.seed)
+        return generator_of(self.seed, self.rng)
+
+
+def generator_of(seed: int, rng: str) -> torch.Generator:
+    """Return a fresh generator of the random number generator set; NV's works inside as_set() alone."""
+    return PhiloxGenerator(seed) if rng == NV else torch.Generator("cpu").manual_seed(seed)
+
+
+def as_set(seeds: Sequence[Seed]) -> AbstractContextManager[object]:
+    """Return the context in which torch.randn draws from the seeds' generators."""
+    return AsOnNvidia() if any(seed.rng == NV for seed in seeds) else nullcontext()
 
 
 def single(settings: Diffusion, index: int) -> dict[str, Any]:
@@ -43,12 +57,14 @@ def seed_of(settings: Diffusion, scale_factor: int) -> Seed:
         settings.variation_seed,
         settings.variation_strength,
         size if min(size) > 0 else None,
+        settings.rng,
     )
 
 
 def draw_noise(seeds: Sequence[Seed], channels: int, height: int, width: int) -> torch.Tensor:
     """Return noise (B×C×h×w float32 on the CPU), each picture's from its own seed: a batch equals its singles."""
-    return torch.cat([_draw(seed, channels, height, width) for seed in seeds])
+    with as_set(seeds):
+        return torch.cat([_draw(seed, channels, height, width) for seed in seeds])
 
 
 def _draw(seed: Seed, channels: int, height: int, width: int) -> torch.Tensor:
@@ -56,7 +72,7 @@ def _draw(seed: Seed, channels: int, height: int, width: int) -> torch.Tensor:
     shape = (1, channels, small_height, small_width)
     noise = torch.randn(shape, generator=seed.generator())
     if seed.variation_strength > 0:
-        other = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed.variation_seed))
+        other = torch.randn(shape, generator=generator_of(seed.variation_seed, seed.rng))
         noise = interpolate(seed.variation_strength, noise, other)
     if seed.size is None:
         return noise

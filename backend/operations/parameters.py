@@ -14,7 +14,19 @@ from ..imaging import infotext
 from ..models.load import EMBEDDED_TITLE, HUB_NAME, SINGLE_FILES
 from ..models.samplers import AUTOMATIC, settled_sampler
 from ..models.traits import traits_of
-from ..settings import EMBEDDED, OPERATIONS, Diffusion, Img2Img, Inpaint, Outpaint, Settings, Upscale, make_settings
+from ..settings import (
+    EMBEDDED,
+    OPERATIONS,
+    Diffusion,
+    Img2Img,
+    Inpaint,
+    Outpaint,
+    SDUpscale,
+    Settings,
+    Upscale,
+    make_settings,
+)
+from ..settings.diffusion import CPU, NV
 from ..settings.upscale import NO_UPSCALER, OWN_UPSCALER
 
 if TYPE_CHECKING:
@@ -40,6 +52,12 @@ KEYS = {
     "denoising_strength": "Denoising strength",
     "conditioning_mask_strength": "Conditional mask weight",
     "clip_skip": "Clip skip",
+    "rng": "RNG",
+    "eta": "Eta",
+    "s_churn": "Sigma churn",
+    "s_tmin": "Sigma tmin",
+    "s_tmax": "Sigma tmax",
+    "s_noise": "Sigma noise",
     "token_merging_ratio": "Token merging ratio",
     "mask_mode": "Mask mode",
     "mask_blur": "Mask blur",
@@ -78,6 +96,7 @@ OWN_KEYS = {
     "z_type": "Z Type",
     "z_values": "Z Values",
 }
+GPU = "GPU"  # what the web UI calls the noise that NV draws on any machine
 AXES = ("x_type", "y_type", "z_type")
 SCRIPT, TILING, OUTPAINT = "Script", "Tiling", "Outpaint"
 TILINGS = {"True": (True, True), "X": (True, False), "Y": (False, True)}
@@ -85,7 +104,7 @@ TILINGS = {"True": (True, True), "X": (True, False), "Y": (False, True)}
 MARKS = {"outpaint": OUTPAINT, "sd_upscale": OWN_KEYS["upscaler"], "inpaint": "Mask blur"}
 
 ALWAYS = {"steps", "sampler", "schedule", "cfg_scale", "seed", "width", "height", "denoising_strength", "mask_blur"}
-ALWAYS |= {"upscaler", "overlap"}
+ALWAYS |= {"upscaler", "overlap", "rng"}  # the web UI takes its own RNG where it is told none
 # These are written exactly where another one has been changed from its default: alone they do nothing.
 WRITTEN_WITH = {
     "variation_seed": "variation_strength",
@@ -157,6 +176,10 @@ def settings_from_text(text: str) -> ParsedParameters:
     notices: list[str] = []
     found = {**infotext.PARSED_DEFAULTS, **written}
     ours = written.get("Version") == PROGRAM
+    if "RNG" not in written and ours:
+        found["RNG"] = CPU
+    if found["RNG"] == GPU:
+        found["RNG"] = NV
     enlarged = any(key.startswith(POSTPROCESS) for key in written)
     upscale = _read_upscale(found, notices) if enlarged else {}
     if enlarged and not prompt and "Steps" not in written:
@@ -204,7 +227,7 @@ def _pairs(settings: Settings) -> dict[str, object]:
         pairs[SCRIPT] = settings.label
     order = {name: index for index, name in enumerate(KEYS)}
     for item in sorted(dataclasses.fields(cls), key=lambda item: order.get(item.name, len(order))):
-        if not _is_apart(item) and item.name not in JOINED and _is_told(settings, item):
+        if not _is_apart(cls, item) and item.name not in JOINED and _is_told(settings, item):
             pairs[_key(cls, item)] = _text(settings, item)
     if isinstance(settings, Diffusion):
         pairs["Sampler"] = settled_sampler(settings.sampler, traits_of(settings.model).flow)
@@ -235,7 +258,9 @@ def _upscaler_name(settings: Settings, item: str) -> str:
     return Path(getattr(settings, f"{item}_file")).stem if name == OWN_UPSCALER else name
 
 
-def _is_apart(item: dataclasses.Field[Any]) -> bool:
+def _is_apart(cls: type[Settings], item: dataclasses.Field[Any]) -> bool:
+    if issubclass(cls, SDUpscale) and item.name == "batch_size":
+        return False  # the seeds of its tiles hang on it
     return item.name in APART or item.name.endswith("_file") or bool(item.metadata["is_path"])
 
 
@@ -254,7 +279,7 @@ def _key(cls: type[Settings], item: dataclasses.Field[Any]) -> str:
     if item.name in known:
         return known[item.name]
     label: str = item.metadata["label"]
-    if item.name in SHARED:
+    if item.name in SHARED and item.name not in APART:
         return label.capitalize()
     first, *rest = f"{cls.label} {label}".split(" ")
     return " ".join([first, *(word.lower() for word in rest)])
@@ -286,7 +311,7 @@ def _read(cls: type[Settings], found: Mapping[str, str], ours: bool, notices: li
     for item in dataclasses.fields(cls):
         key = _key(cls, item)
         text = _found(item, key, found)
-        if _is_apart(item):
+        if _is_apart(cls, item):
             continue
         if text is not None:
             values |= _taken(cls, item, key, text, notices)
@@ -310,7 +335,7 @@ def _read_upscale(found: Mapping[str, str], notices: list[str]) -> dict[str, Any
     values: dict[str, Any] = {"maximum_side": 0, "upscaler_2": NO_UPSCALER, "crop_to_fit": False}
     for item in dataclasses.fields(Upscale):
         key = _key(Upscale, item)
-        if key in found and not _is_apart(item):
+        if key in found and not _is_apart(Upscale, item):
             values |= _taken(Upscale, item, key, found[key], notices)
     if "width" in values or "scale" in values:
         values["resize_mode"] = "scale_to" if "width" in values else "scale_by"

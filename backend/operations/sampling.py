@@ -15,11 +15,12 @@ from ..imaging.regions import Region
 from ..models.fast import shortcut_of
 from ..models.model import Model, Predict, memory_errors
 from ..models.previews import Previewer
-from ..models.samplers import build_scheduler
+from ..models.samplers import Stochastic, build_scheduler
 from ..settings import Diffusion
 from .guidance import guided, in_tiles
-from .noise import Seed, draw_noise
+from .noise import Seed, as_set, draw_noise
 from .plan import StepPlan
+from .refining import Refining
 
 FLOW = "flow_prediction"
 PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)  # what models say of a sample that x0 follows from
@@ -61,7 +62,12 @@ def sample(
     latents = start.latents.expand(count, -1, -1, -1)
     noise = draw_noise(start.seeds, *latents.shape[1:]) if start.noise is None else start.noise
     scheduler = build_scheduler(
-        settings.sampler, settings.schedule, model.noise_schedule, [seed.seed for seed in start.seeds], model.native
+        settings.sampler,
+        settings.schedule,
+        model.noise_schedule,
+        [seed.seed for seed in start.seeds],
+        model.native,
+        Stochastic(settings.eta, settings.s_churn, settings.s_tmin, settings.s_tmax, settings.s_noise, plan.executed),
     )
     use_noise(scheduler, noise.to(latents) * settings.initial_noise_multiplier, settings.extra_noise)
     watch_predictions(scheduler, start.blend, previewer)
@@ -72,6 +78,7 @@ def sample(
     negative = settings.negative_prompt if model.takes_negative else ""
     cfg_scale = settings.cfg_scale if model.takes_negative else 1.0  # else the model is told of it
     prompts = model.encode_prompts(settings.full_prompt, negative, settings.steps, settings.clip_skip)
+    refining = Refining(model, settings, plan, start.windows) if model.refiner is not None else None
     calls = 0
 
     def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -82,12 +89,14 @@ def sample(
         nonlocal calls
         step = calls * plan.executed // pipe.num_timesteps  # samplers of second order call twice a step
         calls += 1
+        if refining is not None and refining.has_begun(step):
+            return refining.predict(sample, scheduler.timesteps[-pipe.num_timesteps :][calls - 1], step)
         predict = in_tiles(predict, start.windows) if start.windows else predict
         return guided(predict, sample, prompts, step, cfg_scale)
 
     doing = f"make a picture of {latents.shape[3] * model.scale_factor} pixels' width"
     shortcut = shortcut_of(settings.fast_mode, settings.token_merging_ratio)
-    with memory_errors(doing), model.guided_by(guide), model.hurried(shortcut):
+    with memory_errors(doing), model.guided_by(guide), model.hurried(shortcut), as_set(start.seeds):
         result: torch.Tensor = pipe(
             **prompts.arguments(count),
             **model.family.arguments(latents, plan.strength, settings.cfg_scale),

@@ -41,6 +41,12 @@ FAST_MODES = {
     "fastest": ("Fastest", "The deep layers run in every third step, and half of the tokens are merged"),
 }
 
+CPU, NV = "CPU", "NV"
+RNGS = {
+    CPU: (CPU, "Torch's generator for processors"),
+    NV: (NV, "What an NVIDIA card would draw, on any machine: a seed of the web UI's gives the web UI's picture"),
+}
+
 
 def denoising(default: float, description: str) -> Any:
     """Declare a denoising strength."""
@@ -169,6 +175,37 @@ class Diffusion(Settings):
         maximum=1.0,
         step=0.01,
     )
+    eta: float = setting(
+        -1.0,
+        "Eta",
+        "How much of each step is fresh noise, for ancestral samplers and DDIM; -1 takes the sampler's own, 1 or 0",
+        minimum=-1.0,
+        maximum=1.0,
+        step=0.01,
+    )
+    s_churn: float = setting(
+        0.0,
+        "Sigma Churn",
+        "How much fresh noise is added in all before the steps of Euler",
+        minimum=0.0,
+        maximum=100.0,
+        step=0.1,
+    )
+    s_tmin: float = setting(
+        0.0, "Sigma Min", "The noise level below which nothing is churned", minimum=0.0, maximum=10.0, step=0.01
+    )
+    s_tmax: float = setting(
+        0.0,
+        "Sigma Max",
+        "The noise level above which nothing is churned; 0 sets no limit",
+        minimum=0.0,
+        maximum=999.0,
+        step=0.1,
+    )
+    s_noise: float = setting(
+        1.0, "Sigma Noise", "What the sampler's fresh noise is multiplied by", minimum=0.0, maximum=1.1, step=0.001
+    )
+    rng: str = setting(CPU, "Random Number Generator", "Where the noise of a seed comes from", choices=RNGS)
     colour_correction: bool = setting(
         False, "Colour Correction", "Give the result the colours of the input, keeping its own light and dark"
     )

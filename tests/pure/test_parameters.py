@@ -47,14 +47,15 @@ EMBEDDED = "Model: viewport-diffusion-embedded"
 
 def test_defaults_are_told_by_value() -> None:
     assert text_of(Img2Img(prompt="a knight", negative_prompt="blurry", seed=5)) == (
-        f"a knight\nNegative prompt: blurry\n{PLAIN}, {EMBEDDED}, Denoising strength: 0.75, Version: Viewport Diffusion"
+        f"a knight\nNegative prompt: blurry\n{PLAIN}, {EMBEDDED}, Denoising strength: 0.75, RNG: CPU, "
+        "Version: Viewport Diffusion"
     )
     assert text_of(Inpaint(seed=5)) == (
-        f"{PLAIN}, {EMBEDDED}, Denoising strength: 0.75, Mask blur: 4, Version: Viewport Diffusion"
+        f"{PLAIN}, {EMBEDDED}, Denoising strength: 0.75, RNG: CPU, Mask blur: 4, Version: Viewport Diffusion"
     )
     assert text_of(Outpaint(seed=5)) == (
-        f"{PLAIN}, {EMBEDDED}, Denoising strength: 0.8, Outpaint: 0 128 0 0, Mask blur: 8, Masked content: fill, "
-        "Version: Viewport Diffusion"
+        f"{PLAIN}, {EMBEDDED}, Denoising strength: 0.8, RNG: CPU, Outpaint: 0 128 0 0, Mask blur: 8, "
+        "Masked content: fill, Version: Viewport Diffusion"
     )
     assert text_of(Upscale()) == (
         "Postprocess upscale by: 2.0, Postprocess upscaler: R-ESRGAN 4x+ Anime6B, Version: Viewport Diffusion"
@@ -81,7 +82,7 @@ def test_what_is_changed_is_told_in_the_web_uis_words_and_order() -> None:
     )
     assert text_of(settings) == (
         f"{PLAIN}, {EMBEDDED}, Variation seed: 9, Variation seed strength: 0.25, Seed resize from: 768x512, "
-        "Denoising strength: 0.75, Conditional mask weight: 0.5, Clip skip: 2, Tiling: X, "
+        "Denoising strength: 0.75, Conditional mask weight: 0.5, Clip skip: 2, RNG: CPU, Tiling: X, "
         "Mask mode: Inpaint not masked, Mask blur: 8, Mask blur Y: 2, Inpaint area: Only masked, "
         "Masked area padding: 32, Masked content: latent noise, Noise multiplier: 0.9, Extra noise: 0.1, "
         "Version: Viewport Diffusion"
@@ -158,7 +159,7 @@ def test_a_vae_is_told_by_its_name_after_the_model() -> None:
 
 def test_extras_are_pairs_too() -> None:
     text = text_of(Img2Img(), **{"Script": "X/Y/Z plot", "X Values": "1, 2"})
-    assert text.endswith('Denoising strength: 0.75, Script: X/Y/Z plot, X Values: "1, 2", Version: Viewport Diffusion')
+    assert text.endswith('RNG: CPU, Script: X/Y/Z plot, X Values: "1, 2", Version: Viewport Diffusion')
 
 
 def test_an_enlarged_picture_tells_its_source_first() -> None:
@@ -221,6 +222,9 @@ def test_sd_upscale_is_told_by_the_web_uis_keys() -> None:
     parsed = settings_from_text("a\nSteps: 2, Seed: 3, SD upscale overlap: 48, SD upscale upscaler: Lanczos")
     assert parsed.operation == "sd_upscale" and parsed.notices == ()
     assert {"overlap": 48, "upscaler": "Lanczos", "steps": 2}.items() <= parsed.settings.items()
+    together = text_of(SDUpscale(batch_size=3))  # which the seeds of the tiles hang on
+    assert "SD upscale batch size: 3" in together and settings_from_text(together).settings["batch_size"] == 3
+    assert "atch size" not in text_of(SDUpscale()) + text_of(Img2Img(batch_size=3))
 
 
 words = st.text(string.ascii_letters + " äé,.()[]:\"'\\\n漢🙂{}", max_size=30)
@@ -330,6 +334,22 @@ WEB_UI = (
 )
 
 
+@pytest.mark.parametrize(
+    ("pairs", "rng"),
+    [
+        ("Version: v1.10.1", "NV"),  # the web UI's own generator is the card's, which it doesn't tell
+        ("RNG: GPU, Version: v1.10.1", "NV"),
+        ("RNG: NV, Version: v1.10.1", "NV"),
+        ("RNG: CPU, Version: v1.10.1", "CPU"),
+        ("RNG: NV, Version: Viewport Diffusion", "NV"),
+        ("Version: Viewport Diffusion", "CPU"),  # of the versions that had but one
+    ],
+)
+def test_the_random_number_generator_is_read_as_it_was(pairs: str, rng: str) -> None:
+    parsed = settings_from_text(f"a\nSteps: 2, Seed: 3, {pairs}")
+    assert parsed.settings["rng"] == rng and parsed.notices == ()
+
+
 def test_the_web_uis_text_is_read_by_value() -> None:
     parsed = settings_from_text(WEB_UI)
     expected = {
@@ -351,6 +371,8 @@ def test_the_web_uis_text_is_read_by_value() -> None:
         "masked_content": "fill",
         "mask_mode": "masked",
         "initial_noise_multiplier": 1.05,
+        "rng": "NV",
+        "eta": -1.0,
         "extra_noise": 0.0,
         "variation_strength": 0.0,
         "seamless_x": False,
