@@ -107,6 +107,9 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         diffusion = context.scene.viewport_diffusion.diffusion
         layout.prop(diffusion, "model")
         layout.prop(diffusion, "vae")
+        draw_limited(layout, diffusion, ("refiner",), model_traits(diffusion).limits)
+        if diffusion.refiner:
+            layout.prop(diffusion, "refiner_switch_at", slider=True)
         if diffusion.model == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
             draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
         traits = model_traits(diffusion)

@@ -63,14 +63,18 @@ class Models:
         self.options = options
         self._name = ""
         self._model: Model | None = None
+        self._refiner_name = ""
+        self._refiner: Model | None = None
 
     def is_loaded(self, name: str) -> bool:
         """Whether that model is ready without loading anything."""
-        return self._model is not None and self._name == name
+        return (self._model is not None and self._name == name) or (
+            self._refiner is not None and self._refiner_name == name
+        )
 
     def held(self) -> int:
         """Return the bytes that the weights of the loaded model take where they are used."""
-        return 0 if self._model is None else self._model.savings.held()
+        return sum(model.savings.held() for model in (self._model, self._refiner) if model is not None)
 
     def title(self, name: str) -> str:
         """Return how that model is called in messages."""
@@ -82,12 +86,21 @@ class Models:
         Raises ModelError with what is wrong with either, InvalidRequest where they don't fit each other.
         """
         if self._model is None or self._name != name:
-            self._model = None  # freed before the next is loaded: two rarely fit
+            self._model = self._refiner = None  # freed before the next is loaded: two rarely fit
             gc.collect()  # which a model needs, since its denoiser's forward is its own method
             self._model = load(name, self.options)
             self._name = name
         self._model.use_vae(vae)
         return self._model
+
+    def refiner(self, name: str) -> Model:
+        """Return the model of that name, loaded beside the one that `get` has returned; raises as load does."""
+        if self._refiner is None or self._refiner_name != name:
+            self._refiner = None
+            gc.collect()
+            self._refiner = load(name, self.options)
+            self._refiner_name = name
+        return self._refiner
 
 
 def native_side(name: str) -> int | None:

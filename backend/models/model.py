@@ -75,6 +75,7 @@ class Model:
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # what the denoiser sees beside the sample, 1×K×h×w
+        self.refiner: Model | None = None  # what takes over for the last steps of a run
         self._prompts: Cache = Kept(KEPT_BYTES)
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
         self._loras = Loras(pipe, lora_folders)

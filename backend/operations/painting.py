@@ -74,7 +74,7 @@ def paint(
     find_noise: what turns model and latents (1×C×h×w) into the noise to start from, in place of the seeds' own; it
     takes half of the progress.
     """
-    model = run.model(settings.model, settings.vae)
+    model = run.model(settings.model, settings.vae, settings.refiner)
     width, height = size_of(canvas.picture)
     size = plan_size(width, height, model.native, model.family.side_step)
     if size != (width, height):

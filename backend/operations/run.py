@@ -87,15 +87,25 @@ class Run:
         self.keeper.keep(picture)
         return picture
 
-    def model(self, name: str, vae: str = "") -> Model:
-        """Return the model of that name, loaded, with another VAE if one is named, watching for this run's cancel."""
+    def model(self, name: str, vae: str = "", refiner: str = "") -> Model:
+        """Return the model of that name, loaded, with another VAE and a refiner if they are named, watching for cancel.
+
+        A model is no refiner of its own.
+        """
+        model = self._loaded(name, lambda: self.models.get(name, vae))
+        model.refiner = (
+            self._loaded(refiner, lambda: self.models.refiner(refiner)) if refiner not in ("", name) else None
+        )
+        return model
+
+    def _loaded(self, name: str, load: Callable[[], Model]) -> Model:
         if not self.models.is_loaded(name):
             ensure_fetched(name, self.models.options, lambda share, message: self.say(message), self.check)
             self.say(f"Loading {self.models.title(name)}")
         from ..models.watch import Watching
 
         with Watching(self.check):
-            model = self.models.get(name, vae)
+            model = load()
         model.watch = self.check
         model.savings.tell = self.notice
         return model

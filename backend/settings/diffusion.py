@@ -74,6 +74,20 @@ class Diffusion(Settings):
         "What reads and draws the picture in place of the model's own: a .safetensors file or a diffusers folder",
         is_path=True,
     )
+    refiner: str = setting(
+        "",
+        "Refiner",
+        "A second model that takes over for the last steps, such as Stable Diffusion XL's refiner: a file or folder",
+        is_path=True,
+    )
+    refiner_switch_at: float = setting(
+        0.8,
+        "Refiner Switch At",
+        "Where in the schedule of noise levels the refiner takes over: 0 at its start, 1 never",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )
     steps: int = setting(
         20, "Sampling Steps", "How many steps the denoising of a whole picture takes", minimum=1, maximum=150
     )

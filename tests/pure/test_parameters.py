@@ -252,7 +252,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
 
 
 def is_apart(item: dataclasses.Field[Any]) -> bool:
-    return item.name in ("model", "vae", "style", "batch_count", "batch_size") or item.name.endswith("_file")
+    return item.name in ("model", "vae", "refiner", "style", "batch_count", "batch_size") or item.name.endswith("_file")
 
 
 def is_plain(text: str) -> bool:
@@ -276,6 +276,8 @@ def carried(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, Diffusion):
         values["prompt"] = settings.full_prompt
         values["sampler"] = settled_sampler(settings.sampler, False)
+        if not settings.refiner:
+            lost |= {"refiner_switch_at"}
         if not settings.variation_strength:
             lost |= {"variation_seed"}
         if not (settings.seed_resize_width and settings.seed_resize_height):

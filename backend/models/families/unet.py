@@ -9,6 +9,7 @@ import torch
 from ..conditioning import Conditioning
 from . import Shown, stacked
 
+AESTHETIC = 6.0  # how fine a picture Stable Diffusion XL's refiner is told to make, the default of diffusers
 INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
 
 
@@ -25,6 +26,7 @@ class UNet:
         self.is_inpainting: bool = pipe.unet.config.in_channels == INPAINTING_CHANNELS
         self.seamless_by: tuple[torch.nn.Module, ...] = (pipe.unet, pipe.vae)
         self.denoise = pipe.unet.forward
+        self._pipe = pipe
 
     def shown(self, shown: Shown) -> torch.Tensor | None:
         if not self.is_inpainting:
@@ -43,6 +45,17 @@ class UNet:
                 "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
             }
         return asked
+
+    def arguments_alone(self, width: int, height: int, like: torch.Tensor) -> dict[str, Any]:
+        """Return what the UNet takes beside sample and timestep, for a picture of that size in pixels, unprompted."""
+        if self._pipe.unet.config.addition_embed_type != "text_time":
+            return {"encoder_hidden_states": None}
+        size, corner = (height, width), (0, 0)
+        width_of_text = int(self._pipe.text_encoder_2.config.projection_dim)
+        times, _ = self._pipe._get_add_time_ids(
+            size, corner, size, AESTHETIC, AESTHETIC, size, corner, size, like.dtype, width_of_text
+        )
+        return {"encoder_hidden_states": None, "added_cond_kwargs": {"time_ids": times.to(like.device)}}
 
     def arguments(self, latents: torch.Tensor, strength: float, cfg_scale: float) -> dict[str, Any]:
         return {"strength": strength, "guidance_scale": 1.0}  # the guide sees to the CFG scale
