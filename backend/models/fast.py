@@ -109,12 +109,18 @@ class FastUNet:
 
     def denoise(self, key: Hashable, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         self._size = (sample.shape[2], sample.shape[3])
-        call = self._calls.get(key, 0)
+        call, deep = self._calls.get(key, 0), self._deep.get(key)
+        if call % self._interval and deep is not None and len(deep) == len(sample):
+            found = (self._shallow(deep, sample, timestep, **kwargs),)
+        else:
+            found = self._full(key, sample, timestep, *args, **kwargs)
         self._calls[key] = call + 1
+        return found
+
+    def _full(self, key: Hashable, *args: Any, **kwargs: Any) -> Any:
+        """Return the UNet's own answer, and keep what comes out of its deep layers."""
         if self._interval == 1:
-            return self._forward(sample, timestep, *args, **kwargs)
-        if call % self._interval:
-            return (self._shallow(self._deep[key], sample, timestep, **kwargs),)
+            return self._forward(*args, **kwargs)
         last: Any = self._unet.up_blocks[-1].resnets[-1]
         skipped = self._unet.conv_in.out_channels
 
@@ -123,7 +129,7 @@ class FastUNet:
 
         hook = last.register_forward_pre_hook(note)
         try:
-            return self._forward(sample, timestep, *args, **kwargs)
+            return self._forward(*args, **kwargs)
         finally:
             hook.remove()
 
@@ -146,11 +152,11 @@ class FastUNet:
         text = {"encoder_hidden_states": encoder_hidden_states, "added_cond_kwargs": added_cond_kwargs}
         added = unet.get_aug_embed(emb=time, **text)
         time = time if added is None else time + added
-        block = unet.up_blocks[-1]
-        hidden = block.resnets[-1](torch.cat([deep, unet.conv_in(sample)], dim=1), time)
-        if getattr(block, "attentions", None):
-            states = unet.process_encoder_hidden_states(**text)
-            hidden = block.attentions[-1](hidden, encoder_hidden_states=states, return_dict=False)[0]
+        inputs = {"hidden_states": deep, "temb": time, "res_hidden_states_tuple": (unet.conv_in(sample),)}
+        with _last_layer_of(unet.up_blocks[-1]) as block:
+            if hasattr(block, "attentions"):
+                inputs["encoder_hidden_states"] = unet.process_encoder_hidden_states(**text)
+            hidden = block(**inputs)
         found: torch.Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
         return found
 
@@ -167,6 +173,20 @@ class FastUNet:
             return merging.pop().spread(found)
 
         self._hooks += [attention.register_forward_pre_hook(before), attention.register_forward_hook(after)]
+
+
+@contextmanager
+def _last_layer_of(block: Any) -> Iterator[Any]:
+    """Give a block of a UNet that is its last layer alone inside a with block; its hooks stay, which place weights."""
+    names = [name for name in ("resnets", "attentions") if hasattr(block, name)]
+    whole = {name: getattr(block, name) for name in names}
+    for name, layers in whole.items():
+        setattr(block, name, layers[-1:])
+    try:
+        yield block
+    finally:
+        for name, layers in whole.items():
+            setattr(block, name, layers)
 
 
 class Merging:

@@ -151,15 +151,14 @@ class Model:
         assert sample is not None
 
         def predict(
-            sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None
+            sample: torch.Tensor, conditionings: list[Conditioning], window: Region | None = None, place: int = 0
         ) -> list[torch.Tensor]:
             results: dict[int, torch.Tensor] = {}
             for group in _same_length(conditionings, 1 if self.savings.one_at_a_time else len(conditionings)):
                 copies = len(group)
                 batch = self._with_extra_channels(sample, window).repeat(copies, 1, 1, 1)
                 asked = {**kwargs, **self.family.asked([conditionings[i] for i in group], len(sample), kwargs)}
-                denoise = self._denoise_of((window, *group))
-                found = denoise(self._cast(batch), timestep, *args, **self._cast(asked))[0].float()
+                found = self._denoise(batch, timestep, *args, key=(window, place, *group), **asked)[0]
                 results |= dict(zip(group, found.chunk(copies), strict=True))
             return [results[i] for i in range(len(conditionings))]
 
@@ -168,20 +167,29 @@ class Model:
         ) -> list[torch.Tensor]:
             if not self.savings.one_at_a_time:
                 return predict(sample, conditionings, window)
-            alone = [predict(one, conditionings, window) for one in sample.chunk(len(sample))]
+            samples = enumerate(sample.chunk(len(sample)))
+            alone = [predict(one, conditionings, window, place) for place, one in samples]
             return [torch.cat(found) for found in zip(*alone, strict=True)]
 
         if self._guide is not None:
             return (self._guide(predict_in_turn, sample),)
         return self._denoise(self._with_extra_channels(sample), timestep, *args, **kwargs)
 
-    def _denoise(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the denoiser makes of a sample, in float32; raises ModelError where that is no number."""
+    def _denoise(
+        self, sample: torch.Tensor, timestep: Any, *args: Any, key: tuple[object, ...] | None = None, **kwargs: Any
+    ) -> Any:
+        """Return what the denoiser makes of a sample, in float32; raises ModelError where that is no number.
+
+        key: what tells this sample's calls from others' for a shortcut; None takes none.
+        """
+        denoise: Callable[..., Any] = self.family.denoise
+        if self._fast is not None and key is not None:
+            denoise = functools.partial(self._fast.denoise, key)
         height, width = (side * self.scale_factor for side in sample.shape[2:])
         found = self.savings.attempt(
             f"work on a picture of {width}×{height}",
             "denoiser",
-            lambda: self.family.denoise(self._cast(sample), *args, **self._cast(kwargs)),
+            lambda: denoise(self._cast(sample), timestep, *args, **self._cast(kwargs)),
         )
         if not isinstance(found, tuple):
             return found
@@ -192,9 +200,6 @@ class Model:
                 "model.",
             )
         return tuple(tensor.float() for tensor in found)
-
-    def _denoise_of(self, key: tuple[object, ...]) -> Callable[..., Any]:
-        return self.family.denoise if self._fast is None else functools.partial(self._fast.denoise, key)
 
     @contextmanager
     def hurried(self, shortcut: Shortcut) -> Iterator[None]:

@@ -98,6 +98,19 @@ def test_tiles_of_a_large_picture_are_hurried_apart(exact: Engine, root: Path, p
     assert torch.allclose(found[0], found[2], atol=1e-5) and torch.allclose(found[1], found[3], atol=1e-5)
 
 
+def test_little_memory_changes_nothing(exact: Engine, root: Path, picture: Picture) -> None:
+    """The denoiser looks at each sample and prompt on its own then, and its weights lie on the disk between blocks."""
+    common = {**SMALL, "model": tiny.folder("sd1", root), "fast_mode": "fastest", "batch_size": 2, "cfg_scale": 7.0}
+    low = Engine(Options(precision="float32", memory="low"))
+    for one, other in zip(pixels(exact, picture, **common), pixels(low, picture, **common), strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def pixels(engine: Engine, picture: Picture, **settings: Any) -> list[Picture]:
+    made = engine.run(img2img(picture, **settings), lambda share, text: None, lambda: False)
+    return [one.pixels for one in made.pictures]
+
+
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_merging_tokens_changes_the_picture_and_more_so_the_more(
     family: str, exact: Engine, root: Path, picture: Picture
