@@ -115,12 +115,12 @@ def _draw() -> None:
 
 
 def _texture(levels: Array) -> gpu.types.GPUTexture:
-    """Return the picture so far as a texture, made anew only for a new one."""
+    """Return the picture so far as a texture, made anew only for a new one; regions are drawn in linear colours."""
     import gpu
 
     if _state.texture is None:
         height, width = levels.shape[:2]
         values = np.ascontiguousarray(levels, np.float32).ravel() / np.float32(255)
         buffer = gpu.types.Buffer("FLOAT", values.size, values)
-        _state.texture = gpu.types.GPUTexture((width, height), format="RGBA8", data=buffer)
+        _state.texture = gpu.types.GPUTexture((width, height), format="SRGB8_A8", data=buffer)
     return _state.texture

@@ -146,6 +146,19 @@ def result() -> dict[str, Any]:
     }
 
 
+def preview() -> dict[str, Any]:
+    """Return what is on show of the picture that is being made, and the images of the file meanwhile."""
+    module = sys.modules[f"{EXTENSION}.addon.scene.preview"]
+    state = module._state
+    return {
+        "icon": module.icon(),
+        "count": state.count,
+        "colours": 0 if state.levels is None else len(np.unique(state.levels.reshape(-1, 4), axis=0)),
+        "over_editor": state.texture is not None,  # which the editor makes when it is drawn
+        "images": sorted(image.name for image in bpy.data.images),
+    }
+
+
 def fit_image() -> None:
     """Show the whole picture in the image editor."""
     with _override("IMAGE_EDITOR"):
@@ -189,7 +202,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
         center_camera, clipboard, clock, close_areas, fit_image, get_setting, job, open_scene, place, redraw_all,
-        pose, result, set_settings, show_tab, split,
+        pose, preview, result, set_settings, show_tab, split,
     )
 }  # fmt: skip
 

@@ -161,6 +161,10 @@ def cancel(blender: Window, button: tuple[int, int]) -> None:
     blender.ask("set_settings", group="diffusion", values={"steps": LONG})
     press_generate(blender, button)
     wait_for(lambda: blender.ask("job")["kind"] == "progress", 60, "The long job made no progress")
+    before = blender.ask("preview")["images"]
+    seen = wait_for(lambda: _preview(blender), 60, "The picture that is being made was not shown")
+    check(seen["colours"] > 100, f"The preview has {seen['colours']} colours.")
+    check(seen["images"] == before, f"The preview left images in the file: {seen['images']}, not {before}.")
     place = blender.ask("place")
     # From its right end to the left, in the row where Generate was
     for x in range(place["right"] - 30, button[0], -8):
@@ -173,8 +177,15 @@ def cancel(blender: Window, button: tuple[int, int]) -> None:
     hand("click", 1)
     clicked = time.monotonic()
     wait_for_end(blender, "cancelled")
+    wait_for(lambda: not blender.ask("preview")["icon"], 5, "The preview outlived its picture")
     print(f"          cancelled {time.monotonic() - clicked:.1f} s after the click")
     blender.ask("set_settings", group="diffusion", values={"steps": STEPS})
+
+
+def _preview(blender: Window) -> dict[str, Any] | None:
+    """Return what is seen of the running job once it is seen in the panel and over the Image Editor."""
+    seen: dict[str, Any] = blender.ask("preview")
+    return seen if seen["icon"] and seen["over_editor"] and seen["count"] > 2 else None
 
 
 def close(blender: Window) -> None:
