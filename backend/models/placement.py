@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -36,27 +36,52 @@ class Shelf(Protocol):
         """Leave them where they are used for good."""
 
 
+class Weight:
+    """One parameter or buffer, wherever modules have it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._is_parameter = isinstance(tensor, torch.nn.Parameter)
+        self._places: list[tuple[dict[str, Any], str]] = []
+
+    def found_in(self, place: dict[str, Any], name: str) -> None:
+        """Note one more place: a module's dictionary, and the name there."""
+        self._places.append((place, name))
+
+    @property
+    def value(self) -> torch.Tensor:
+        """What it is now."""
+        place, name = self._places[0]
+        tensor: torch.Tensor = place[name].detach()
+        return tensor
+
+    @value.setter
+    def value(self, tensor: torch.Tensor) -> None:
+        held = torch.nn.Parameter(tensor, requires_grad=False) if self._is_parameter else tensor
+        for place, name in self._places:
+            place[name] = held
+
+
 class CardShelf:
     """Keeps weights in the machine's memory, and puts copies of them onto a card; see Shelf.
 
     Nothing is ever copied back: weights stay as they are while pictures are made.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor], device: str) -> None:
-        self._tensors = tensors
+    def __init__(self, weights: Sequence[Weight], device: str) -> None:
+        self._weights = weights
         self._device = device
-        self._homes = [tensor.data.to("cpu") for tensor in tensors]
+        self._homes = [weight.value.to("cpu") for weight in weights]
         self.put_back()
 
     @torch.inference_mode(False)
     def fetch(self) -> None:
-        for tensor, home in zip(self._tensors, self._homes, strict=True):
-            tensor.data = home.to(self._device)
+        for weight, home in zip(self._weights, self._homes, strict=True):
+            weight.value = home.to(self._device)
 
     @torch.inference_mode(False)
     def put_back(self) -> None:
-        for tensor, home in zip(self._tensors, self._homes, strict=True):
-            tensor.data = home
+        for weight, home in zip(self._weights, self._homes, strict=True):
+            weight.value = home
 
     def empty(self) -> None:
         self.fetch()
@@ -69,8 +94,8 @@ class DiskShelf:
     Raises OutOfMemory where the disk refuses.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = [tensor for tensor in tensors if tensor.numel()]
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        self._weights = [weight for weight in weights if weight.value.numel()]
         self._places: list[int] = []
         try:
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=DISK if DISK.is_dir() else None)  # noqa: SIM115
@@ -84,12 +109,13 @@ class DiskShelf:
 
     def _write(self) -> None:
         end = 0
-        for tensor in self._tensors:
+        for weight in self._weights:
             self._file.seek(end)
             self._places.append(end)
+            tensor = weight.value
             if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
-                tensor.data = tensor.data.contiguous()
-            _in_memory_order(tensor.detach()).view(torch.uint8).numpy().tofile(self._file)
+                tensor = weight.value = tensor.contiguous()
+            _in_memory_order(tensor).view(torch.uint8).numpy().tofile(self._file)
             end = -(-self._file.tell() // ALIGNED) * ALIGNED
         self._file.truncate(max(end, 1))
         self._file.flush()
@@ -99,15 +125,19 @@ class DiskShelf:
 
     @torch.inference_mode(False)
     def put_back(self) -> None:
-        pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
-        for tensor, place in zip(self._tensors, self._places, strict=True):
+        try:
+            pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError:  # a limit of this process's own: they stay where they are
+            return
+        for weight, place in zip(self._weights, self._places, strict=True):
+            tensor = weight.value
             found = torch.frombuffer(pages, dtype=tensor.dtype, count=tensor.numel(), offset=place)
-            tensor.data = found.as_strided(tensor.shape, tensor.stride())  # such as channels last
+            weight.value = found.as_strided(tensor.shape, tensor.stride())  # such as channels last
 
     @torch.inference_mode(False)
     def empty(self) -> None:
-        for tensor in self._tensors:
-            tensor.data = tensor.data.clone()
+        for weight in self._weights:
+            weight.value = weight.value.clone()
         self._file.close()
 
 
@@ -200,27 +230,27 @@ class Placement:
             self._shelf(part)
 
     def _count(self) -> None:
-        tensors = (tensor for modules in self._parts.values() for tensor in _tensors(modules))
+        tensors = (weight.value for modules in self._parts.values() for weight in _weights(modules))
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _shelf(self, part: str) -> Shelf:
         """Return the shelf of a part's weights, less those of its blocks that have their own."""
         if part not in self._shelves:
-            apart = {id(tensor) for block in self._blocks for tensor in _tensors([block])} if self._hooks else set()
-            own = [tensor for tensor in _tensors(self._parts[part]) if id(tensor) not in apart]
+            apart = {id(module) for block in self._blocks for module in block.modules()} if self._hooks else set()
+            own = _weights(self._parts[part], apart)
             self._shelves[part] = self._make(own)
         return self._shelves[part]
 
-    def _make(self, tensors: Sequence[torch.Tensor]) -> Shelf:
+    def _make(self, weights: Sequence[Weight]) -> Shelf:
         if self.device == "cpu":
-            return DiskShelf(tensors)
+            return DiskShelf(weights)
         if self.device.startswith("mps"):  # whose memory is the machine's own: no second copy there
-            DiskShelf(tensors)
-        return CardShelf(tensors, self.device)
+            DiskShelf(weights)
+        return CardShelf(weights, self.device)
 
     def _hook_blocks(self) -> None:
         for number, block in enumerate(self._blocks):
-            shelf = self._shelves[f"block {number}"] = self._make(_tensors([block]))
+            shelf = self._shelves[f"block {number}"] = self._make(_weights([block]))
             fetch = block.register_forward_pre_hook(lambda *_, shelf=shelf: shelf.fetch())
             put_back = block.register_forward_hook(lambda *_, shelf=shelf: shelf.put_back(), always_call=True)
             self._hooks += [fetch, put_back]
@@ -247,7 +277,12 @@ def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 
 
-def _tensors(modules: Iterable[Module]) -> list[torch.Tensor]:
-    """Return the parameters and buffers of modules, each once."""
-    found = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+def _weights(modules: Iterable[Module], apart: Set[int] = frozenset()) -> list[Weight]:
+    """Return the parameters and buffers of modules, each once, less those of the modules with the ids in `apart`."""
+    found: dict[int, Weight] = {}
+    for module in (inner for outer in modules for inner in outer.modules() if id(inner) not in apart):
+        for place in (module._parameters, module._buffers):
+            for name, tensor in place.items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), Weight(tensor)).found_in(place, name)
     return list(found.values())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from ..errors import OutOfMemory
-from .memory import RESERVE_ON_PROCESSOR, free_caches, free_memory, memory_for_models
+from .memory import free_caches, free_memory, memory_for_models
 from .needs import ALL_AT_ONCE, MODES, Anatomy, Job, MemoryPlan, bytes_needed, plan_memory
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Savings:
             self._apply(MemoryPlan("full" if self._wanted == "automatic" else self._wanted, False, 0, 0))
             return
         plan = plan_memory(self._anatomy, job, memory_for_models(self.placement.device, self.held()), self._wanted)
-        require_possible(plan, self.placement.device, self._wanted)
+        require_possible(plan, self.placement.device, self._wanted, self.held())
         self._apply(plan)
 
     def attempt(self, doing: str, part: str, work: Callable[[], Result]) -> Result:
@@ -121,27 +121,28 @@ class Savings:
 
     def _not_enough(self, doing: str) -> OutOfMemory:
         """Return the error that says how much is needed and how much there is."""
-        free = free_memory(self.placement.device)
-        sentence = f"There is not enough memory to {doing}"
-        if self._anatomy is not None and self._job is not None and free:
+        sentence, there = f"There is not enough memory to {doing}", free_memory(self.placement.device) + self.held()
+        if self._anatomy is not None and self._job is not None:
             least = bytes_needed(self._anatomy, self._job, "low", self.tiled or self._job.is_large)
-            sentence += (
-                f": at least {least / GIGABYTE:.1f} GB are needed, {(free + self.held()) / GIGABYTE:.1f} GB are free"
-            )
+            sentence += f": at least {least / GIGABYTE:.1f} GB are needed"
+            sentence += f", {there / GIGABYTE:.1f} GB are free" if there else ""
         return OutOfMemory(f"{sentence}.", REMEDY)
 
 
-def require_possible(plan: MemoryPlan, device: str, wanted: str) -> None:
+def require_possible(plan: MemoryPlan, device: str, wanted: str, held: int = 0) -> None:
     """Raise OutOfMemory where a plan needs more than a processor has left: its system would end the process.
+
+    held: bytes that weights take already.
 
     Not where the artist has chosen the mode, nor on a card, which says so itself.
     """
     if wanted != "automatic" or device != "cpu" or plan.fits:
         return
-    if plan.bytes > plan.room + RESERVE_ON_PROCESSOR:
-        needed, there = (number / GIGABYTE for number in (plan.bytes, plan.room + RESERVE_ON_PROCESSOR))
+    there = free_memory(device) + held
+    if plan.bytes > there:
         raise OutOfMemory(
-            f"There is not enough memory to make the picture: about {needed:.1f} GB are needed, {there:.1f} GB free.",
+            f"There is not enough memory to make the picture: about {plan.bytes / GIGABYTE:.1f} GB are needed, "
+            f"{there / GIGABYTE:.1f} GB are free.",
             TRY,
         )
 
