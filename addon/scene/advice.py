@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import bpy
 
 from ...backend.models.load import native_side
@@ -14,6 +16,9 @@ LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
 STRONG_DENOISE = 0.7
 EDITING_DENOISE = 0.9
 EMBEDDED_CFG, EMBEDDED_DENOISE = 4.0, 0.4  # beyond these the embedded model loses colours and figures
+# LoRAs by which any model of their family needs few steps, and the sampler for it.
+FAST_LORAS = {name: re.compile(rf"<lora:[^<>]*(?<![a-z]){name}(?![a-z])", re.IGNORECASE) for name in ("LCM", "TCD")}
+FEW_STEPS = 12  # more than a distilled model can use
 
 LOW_CFG = {
     "": "A CFG scale below 5 leaves the prompt loose and colours pale; 5 to 15 is the usable range.",
@@ -25,11 +30,14 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
     """Return short sentences on values that seldom give what one hopes for."""
     sentences = []
     cfg, denoise = settings.diffusion.cfg_scale, settings.img2img.denoising_strength
+    traits = traits_of(bpy.path.abspath(settings.diffusion.model))
+    prompt = settings.diffusion.prompt
+    fast = traits.few_steps or next((name for name, lora in FAST_LORAS.items() if lora.search(prompt)), "")
     if not settings.diffusion.prompt.strip() and not settings.diffusion.style.strip():
         sentences.append("Say what the picture shows, such as: anime illustration of a woman, walking, red dress")
     if cfg > GREATEST_CFG:
         sentences.append("A CFG scale above 15 distorts colours; 5 to 15 is the usable range.")
-    elif cfg < LEAST_CFG:
+    elif cfg < LEAST_CFG and not fast:
         sentences.append(LOW_CFG.get(settings.diffusion.model, LOW_CFG[""]))
     if settings.diffusion.model == EMBEDDED and (cfg > EMBEDDED_CFG or denoise > EMBEDDED_DENOISE):
         sentences.append(
@@ -37,10 +45,10 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
         )
     if denoise > STRONG_DENOISE and cfg > 10:
         sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
-    if traits_of(bpy.path.abspath(settings.diffusion.model)).edits and denoise < EDITING_DENOISE:
-        sentences.append(
-            "This model sees the picture beside the one it makes: a denoising strength of 1 suits it."
-        )
+    if fast and (settings.diffusion.sampler != fast or settings.diffusion.steps > FEW_STEPS):
+        sentences.append(f"This model or LoRA needs few steps: 4 to 8 by {fast}, at a CFG scale of 1 to 2.")
+    if traits.edits and denoise < EDITING_DENOISE:
+        sentences.append("This model sees the picture beside the one it makes: a denoising strength of 1 suits it.")
     return sentences
 
 

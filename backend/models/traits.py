@@ -35,6 +35,7 @@ TOLD = "{family} is told its CFG scale as a number, and knows no negative prompt
 DISTILLED = "This model is distilled: it knows neither CFG scale nor negative prompt."
 NO_SKIP = "{family} reads prompts by no CLIP, which alone has layers to skip."
 NO_SEAMS = "{family} can't make seamless pictures: that takes a UNet."
+FEW_STEPS = {"LCMScheduler": "LCM", "TCDScheduler": "TCD"}  # a distilled model's own scheduler → our sampler
 NO_MERGING = "{family} can't merge tokens: that takes a UNet."
 NO_SHORTCUT = "{family} can leave out no part of a step."
 UNHURRIED = ("Stable Diffusion 3", "Z-Image")  # whose transformers diffusers' caches don't know
@@ -47,13 +48,14 @@ class Traits:
     """A model's family, "" where nothing tells it, whether it solves a flow, and what it can't do.
 
     limits: sentences by the names of the settings that do nothing, or can't be had, with this model. edits: whether it
-    sees the picture beside the one that it makes.
+    sees the picture beside the one that it makes. few_steps: the sampler by which it needs few, "" where it needs many.
     """
 
     family: str = ""
     flow: bool = False
     limits: Mapping[str, str] = field(default_factory=dict)
     edits: bool = False
+    few_steps: str = ""
 
     def can_sample(self, sampler: str) -> bool:
         """Whether a sampler can solve this model."""
@@ -115,7 +117,8 @@ def _of_folder(folder: Path) -> Traits:
     if index.get("is_distilled"):
         limits |= dict.fromkeys(("negative_prompt", "cfg_scale"), DISTILLED)
     edits = any(word in str(index["_class_name"]) for word in EDITORS)
-    return Traits(family, is_flow(scheduler), limits, edits)
+    few_steps = FEW_STEPS.get(str(scheduler.get("_class_name")), "")
+    return Traits(family, is_flow(scheduler), limits, edits, few_steps)
 
 
 def _of_file(path: Path) -> Traits:

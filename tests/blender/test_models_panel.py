@@ -200,3 +200,23 @@ def test_a_model_that_a_sampler_cant_solve_takes_it_away_with_a_word(folder: Pat
     manager.viewport_diffusion_model = place_of("Embedded")
     assert not part("addon.catalogue").notice()
     assert set(part("addon.catalogue").model_traits(diffusion).limits) == {"conditioning_mask_strength"}
+
+
+def test_a_model_or_a_lora_of_few_steps_is_told_so(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "few"
+    shutil.copytree(tiny_folder("sd1", folder), own)
+    config = own / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("EulerDiscreteScheduler", "LCMScheduler"))
+    settings = bpy.context.scene.viewport_diffusion
+    diffusion = settings.diffusion
+    told = "needs few steps: 4 to 8 by LCM"
+    for model, prompt, steps, expected in (
+        (str(own), "a cat", 20, True),
+        (str(own), "a cat", 6, False),
+        ("embedded", "a cat<lora:lcm-lora-sdv1-5:1>", 20, True),
+        ("embedded", "a cat<lora:calcmania:1>", 20, False),
+    ):
+        diffusion.model, diffusion.prompt, diffusion.steps, diffusion.sampler = model, prompt, steps, "LCM"
+        assert any(told in sentence for sentence in part("addon.scene.advice").advice(settings)) is expected
+    for name in ("model", "prompt", "steps", "sampler"):
+        diffusion.property_unset(name)
