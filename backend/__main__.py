@@ -169,7 +169,7 @@ def _images(parsed: argparse.Namespace) -> dict[str, Array]:
 def _keep(result: Result, output: Path) -> Path:
     from .imaging.files import numbered_path
 
-    path = numbered_path(output, result.seed)
+    path = numbered_path(output, result.seed, result.name)
     copy_whole(Path(result.path), path)
     return path
 

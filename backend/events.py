@@ -12,11 +12,15 @@ LAST_KINDS = ("finished", "failed", "cancelled")  # a job says one of these, onc
 
 
 class Result(NamedTuple):
-    """One finished picture: its PNG in the job's folder, the seed that made it, its infotext."""
+    """One finished picture: its PNG in the job's folder, the seed that made it, its infotext.
+
+    name: what it is if it only comes along with the next one, such as "mask".
+    """
 
     path: str
     seed: int
     infotext: str
+    name: str = ""
 
 
 class Event(NamedTuple):
@@ -55,7 +59,8 @@ class Event(NamedTuple):
         fields = {name: line[name] for name in cls._fields if name in line}
         try:
             results = tuple(
-                Result(str(r["path"]), int(r["seed"]), str(r["infotext"])) for r in fields.pop("results", ())
+                Result(str(r["path"]), int(r["seed"]), str(r["infotext"]), str(r.get("name", "")))
+                for r in fields.pop("results", ())
             )
             event = cls(**fields, results=results)
             numbers = 0 <= event.progress <= 1 and 0 <= event.seconds < math.inf and 0 <= event.preview < math.inf
@@ -84,4 +89,5 @@ def _kept(results: tuple[Result, ...], sentence: str) -> list[str]:
     """Return the sentence that tells how many pictures are kept, none where none is."""
     if sentence or not results:
         return [sentence] if sentence else []
-    return [f"{len(results)} finished pictures are kept." if len(results) > 1 else "1 finished picture is kept."]
+    count = sum(1 for result in results if not result.name)
+    return [f"{count} finished pictures are kept." if count != 1 else "1 finished picture is kept."]

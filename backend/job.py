@@ -147,7 +147,7 @@ def save_picture(path: Path, picture: Picture) -> Result:
 
     infotext = describe(picture)
     save(picture.pixels, path, infotext)
-    return Result(str(path), picture.seed, infotext)
+    return Result(str(path), picture.seed, infotext, picture.name)
 
 
 def log_event(folder: Path, event: Event) -> None:

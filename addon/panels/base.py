@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import bpy
 
+from ...backend.settings.upscale import OWN_UPSCALER
 from .. import jobs
 
 FAILED_ICON = "ERROR"
@@ -73,6 +74,13 @@ def draw_job(layout: bpy.types.UILayout, operator: str, icon: str) -> None:
     job = jobs.last()
     if job is not None and job.kind == "failed":
         draw_message(layout, job.sentence, FAILED_ICON)
+
+
+def draw_upscaler(layout: bpy.types.UILayout, group: bpy.types.PropertyGroup, name: str) -> None:
+    """Lay out the choice of an upscaler, and of its file where it is one of the artist's own."""
+    layout.prop(group, name)
+    if getattr(group, name) == OWN_UPSCALER:
+        layout.prop(group, f"{name}_file")
 
 
 def draw_message(layout: bpy.types.UILayout, sentence: str, icon: str) -> None:

@@ -48,6 +48,9 @@ class VIEWPORT_DIFFUSION_PT_inpaint(ClosedPanel, bpy.types.Panel):
             layout.prop(inpaint, "only_masked_padding")
         limits = model_traits(settings.diffusion).limits
         draw_limited(layout, inpaint, ("conditioning_mask_strength",), limits, text="Mask Seen by Model")
+        column = layout.column(heading="Also", align=True)
+        column.prop(inpaint, "return_mask")
+        column.prop(inpaint, "return_mask_composite")
 
 
 class VIEWPORT_DIFFUSION_PT_soft_inpainting(ClosedPanel, bpy.types.Panel):

@@ -16,7 +16,16 @@ from ..preferences import preferences
 from ..presets import VIEWPORT_DIFFUSION_PT_presets
 from ..properties import own_fields
 from ..scene.advice import advice, size_line
-from .base import FAILED_ICON, ClosedPanel, DiffusionPanel, draw_job, draw_limited, draw_message, in_columns
+from .base import (
+    FAILED_ICON,
+    ClosedPanel,
+    DiffusionPanel,
+    draw_job,
+    draw_limited,
+    draw_message,
+    draw_upscaler,
+    in_columns,
+)
 
 PARENT = "VIEWPORT_DIFFUSION_PT_main"
 
@@ -82,6 +91,7 @@ class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
         layout.operator("viewport_diffusion.start_sketch", icon="GREASEPENCIL")
         if capture.source in ("IMAGE", "SKETCH"):
             layout.prop(settings.img2img, "resize_mode", text="")  # a capture has the size already
+            draw_upscaler(layout, settings.img2img, "upscaler_for_img2img")
         if capture.source == "IMAGE" or capture.transparent:
             layout.prop(settings.img2img, "keep_alpha")
             layout.prop(settings.img2img, "background_colour")

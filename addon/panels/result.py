@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bpy
 
-from ...backend.settings.upscale import NO_UPSCALER, OWN_UPSCALER
+from ...backend.settings.upscale import NO_UPSCALER
 from ..scene import preview
 from ..scene.results import seed_of
-from .base import ClosedPanel, DiffusionPanel, draw_job, in_columns
+from .base import ClosedPanel, DiffusionPanel, draw_job, draw_upscaler, in_columns
 
 LIVE_PREVIEW = 8.0  # rows that the picture so far is high: little more than what it takes the place of
 PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
@@ -93,13 +93,6 @@ class VIEWPORT_DIFFUSION_PT_sd_upscale(ClosedPanel, bpy.types.Panel):
         layout.prop(settings, "keep_alpha")
         if not settings.keep_alpha:
             layout.prop(settings, "background_colour")
-
-
-def draw_upscaler(layout: bpy.types.UILayout, group: bpy.types.PropertyGroup, name: str) -> None:
-    """Lay out the choice of an upscaler, and of its file where it is one of the artist's own."""
-    layout.prop(group, name)
-    if getattr(group, name) == OWN_UPSCALER:
-        layout.prop(group, f"{name}_file")
 
 
 class VIEWPORT_DIFFUSION_PT_mannequin(ClosedPanel, bpy.types.Panel):

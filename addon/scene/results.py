@@ -27,8 +27,9 @@ def apply_results(results: tuple[Result, ...], scene_id: int, view: str) -> list
     """
     images = []
     for result in results:
-        image = load_result(result, f"Diffusion {result.seed}" if result.seed >= 0 else "Diffusion")
-        image[VIEW_MARK] = view if shows_view(image, result, view) else ""
+        words = ["Diffusion", str(result.seed) if result.seed >= 0 else "", result.name]
+        image = load_result(result, " ".join(word for word in words if word))
+        image[VIEW_MARK] = view if shows_view(image, result, view) and not result.name else ""
         images.append(image)
     scene = next((scene for scene in bpy.data.scenes if scene.session_uid == scene_id), None)
     if scene is not None and images:

@@ -78,16 +78,10 @@ def next_counter(folder: Path) -> int:
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
-def numbered_path(folder: Path, seed: int, image_format: ImageFormat = "png") -> Path:
-    """The next free name in the web UI's form, such as 00012-1234567.png; without a seed where it is below 0."""
-    name = f"{next_counter(folder):05d}" + (f"-{seed}" if seed >= 0 else "")
-    return folder / f"{name}.{image_format}"
+def numbered_path(folder: Path, seed: int, name: str = "") -> Path:
+    """The next free name in the web UI's form, such as 00012-1234567.png; without a seed where it is below 0.
 
-
-def save_numbered(
-    picture: Picture, folder: Path, seed: int, text: str = "", image_format: ImageFormat = "png", *, quality: int = 90
-) -> Path:
-    """Save a picture with its infotext under the next free number of a folder, and give its path."""
-    path = numbered_path(folder, seed, image_format)
-    save(picture, path, text, quality=quality)
-    return path
+    name: what the picture is, such as "mask" in 00012-1234567-mask.png.
+    """
+    words = [f"{next_counter(folder):05d}", str(seed) if seed >= 0 else "", name.replace(" ", "-")]
+    return folder / f"{'-'.join(word for word in words if word)}.png"

@@ -15,7 +15,7 @@ from ..models.samplers import build_scheduler, is_flow
 from ..request import Request
 from ..settings import Alternative
 from .guidance import guided
-from .img2img import finish, lay_out, sized
+from .img2img import enlarger, finish, lay_out, sized
 from .noise import Seed, draw_noise
 from .painting import Canvas, Noise, paint
 from .plan import StepPlan, plan_of
@@ -38,7 +38,7 @@ def alternative(request: Request, run: Run) -> Output:
     assert isinstance(known, Alternative)
     notice = "" if known.sampler == SAMPLER else f"{settings.label} samples by {SAMPLER}, not {known.sampler}."
     known = dataclasses.replace(known, sampler=SAMPLER)
-    canvas = lay_out(source, known)
+    canvas = lay_out(source, known, enlarger(known, run))
     picture = flatten(canvas, known.background_colour)
     if known.denoising_strength == 0:
         return Output([finish(picture, canvas, known)], notice=notice)

@@ -40,7 +40,7 @@ class Cells:
     @property
     def tiles(self) -> list[Array | None]:
         """One uint8 picture a cell: a batch is a grid of its own; None where the cell failed."""
-        return [_tile([picture.pixels for picture in pictures]) for pictures in self.pictures]
+        return [_tile([picture.pixels for picture in pictures if not picture.name]) for pictures in self.pictures]
 
     @property
     def all(self) -> list[Picture]:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..imaging.pictures import flatten, size_of
-from ..imaging.resize import resize, scale_size
+from ..imaging.resize import Enlarge, resize, scale_size
+from ..models.load import choose_device
+from ..models.upscalers import upscale
 from ..request import Array, Request
 from ..settings import Img2Img
+from ..settings.upscale import NO_UPSCALER
 from .noise import single
 from .painting import Canvas, paint
 from .run import Output, Picture, Run
@@ -29,7 +32,7 @@ def repaint(settings: Img2Img, images: Mapping[str, Array], run: Run, keep: Keep
     """Return the picture repainted, all of its batches; a denoising strength of 0 gives its pixels back, resized."""
     source = images["init"]
     settings = sized(settings, source)
-    canvas = lay_out(source, settings)
+    canvas = lay_out(source, settings, enlarger(settings, run))
     picture = flatten(canvas, settings.background_colour)
     if settings.denoising_strength == 0:
         return [keep(unpainted(picture, canvas, settings))]
@@ -47,10 +50,25 @@ def sized(settings: Img2Img, source: Array) -> Img2Img:
     return dataclasses.replace(settings, width=width, height=height, resize_by=0.0)
 
 
-def lay_out(image_or_mask: Array, settings: Img2Img) -> Array:
-    """Return a picture or mask at the size set, in the resize mode set."""
+def lay_out(image_or_mask: Array, settings: Img2Img, enlarge: Enlarge | None = None) -> Array:
+    """Return a picture or mask at the size set, in the resize mode set; enlarge: what makes a picture larger first."""
     mode = "just_resize" if settings.resize_mode == "latent" else settings.resize_mode
-    return resize(image_or_mask, settings.width, settings.height, mode)
+    return resize(image_or_mask, settings.width, settings.height, mode, enlarge=enlarge)
+
+
+def enlarger(settings: Img2Img, run: Run) -> Enlarge | None:
+    """Return the upscaler for img2img that is set, None for Lanczos; latents are stretched in their own way."""
+    name = settings.upscaler_for_img2img
+    if name == NO_UPSCALER or settings.resize_mode == "latent":
+        return None
+
+    def enlarge(picture: Array, factor: float) -> Array:
+        run.say("Enlarging the input")
+        device = choose_device(run.models.options.device)
+        file = settings.upscaler_for_img2img_file
+        return upscale(picture, factor, name, file=file, should_stop=run.is_cancelled, device=device)
+
+    return enlarge
 
 
 def unpainted(pixels: Array, canvas: Array, settings: Img2Img) -> Picture:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+
+import numpy as np
 
 from ..errors import InvalidRequest
 from ..imaging import masks
-from ..imaging.composite import composite_only_masked, composite_whole_picture
+from ..imaging.composite import composite_only_masked, composite_whole_picture, masked_composite
 from ..imaging.framing import Surroundings, side_by_side
-from ..imaging.pictures import Mask, flatten
+from ..imaging.pictures import Mask, flatten, mask_to_bytes
 from ..imaging.regions import crop, masked_region
 from ..imaging.resize import resize
 from ..request import Array, Request
@@ -54,7 +57,7 @@ def repaint_masked(settings: Inpaint, images: Mapping[str, Array], run: Run, kee
 
 def _whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run, keep: Keep) -> list[Picture]:
     """Return repainted pictures at the size set."""
-    canvas = img2img.lay_out(source, settings)
+    canvas = img2img.lay_out(source, settings, img2img.enlarger(settings, run))
     blurred = img2img.lay_out(masks.blur(mask, *settings.blurs), settings)
     picture = flatten(canvas, settings.background_colour)
     if settings.denoising_strength == 0:
@@ -62,11 +65,14 @@ def _whole_picture(source: Array, mask: Mask, settings: Inpaint, run: Run, keep:
     unscaled = flatten(source, settings.background_colour) if settings.resize_mode == "latent" else None
     overlay = masks.overlay_mask(blurred)
 
-    def finish(one: Painted[Inpaint]) -> Picture:
-        pixels = composite_whole_picture(one.pixels, picture, overlay if one.overlay is None else one.overlay)
-        return keep(img2img.finish(pixels, canvas, one.settings))
+    def finish(one: Painted[Inpaint]) -> list[Picture]:
+        seen = overlay if one.overlay is None else one.overlay
+        pixels = composite_whole_picture(one.pixels, picture, seen)
+        extras = mask_pictures(pixels, seen, one.settings)
+        return [*map(keep, extras), keep(img2img.finish(pixels, canvas, one.settings))]
 
-    return paint(Canvas(picture, blurred, settings.masked_content, unscaled=unscaled), settings, run, finish)
+    painted = paint(Canvas(picture, blurred, settings.masked_content, unscaled=unscaled), settings, run, finish)
+    return list(itertools.chain(*painted))
 
 
 def _only_masked(source: Array, mask: Mask, settings: Inpaint, run: Run, keep: Keep) -> list[Picture]:
@@ -79,14 +85,27 @@ def _only_masked(source: Array, mask: Mask, settings: Inpaint, run: Run, keep: K
     if region is None:
         raise InvalidRequest(*BLANK_MASK)
     width, height = settings.width, settings.height
-    part = resize(crop(picture, region), width, height, "resize_and_fill")
+    enlarge = img2img.enlarger(settings, run)
+    part = resize(crop(picture, region), width, height, "resize_and_fill", enlarge=enlarge)
     part_mask = resize(crop(blurred, region), width, height, "resize_and_fill")
 
-    def finish(one: Painted[Inpaint]) -> Picture:
+    def finish(one: Painted[Inpaint]) -> list[Picture]:
         overlay = blurred if one.overlay is None else laid_back(one.overlay, blurred, region)
         pixels = composite_only_masked(one.pixels, picture, overlay, region)
-        return keep(img2img.finish(pixels, source, one.settings))
+        extras = mask_pictures(pixels, overlay, one.settings)
+        return [*map(keep, extras), keep(img2img.finish(pixels, source, one.settings))]
 
     whole = Surroundings(picture)
     with run.framed(lambda parts: side_by_side([whole.with_parts([part], [region]) for part in parts])):
-        return paint(Canvas(part, part_mask, settings.masked_content), settings, run, finish)
+        painted = paint(Canvas(part, part_mask, settings.masked_content), settings, run, finish)
+    return list(itertools.chain(*painted))
+
+
+def mask_pictures(pixels: Array, overlay: Mask, settings: Inpaint) -> list[Picture]:
+    """Return the extra pictures that are wanted of a result (uint8 H×W×3): its mask, and what the mask shows of it."""
+    pictures = []
+    if settings.return_mask:
+        pictures.append(Picture(np.repeat(mask_to_bytes(overlay)[..., None], 3, axis=2), settings, name="mask"))
+    if settings.return_mask_composite:
+        pictures.append(Picture(masked_composite(pixels, overlay), settings, name="masked composite"))
+    return pictures

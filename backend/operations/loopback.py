@@ -15,10 +15,11 @@ from ..imaging.curves import loopback_strengths
 from ..imaging.grid import image_grid
 from ..imaging.pictures import flatten
 from ..imaging.regions import crop, masked_region
+from ..imaging.resize import Enlarge
 from ..request import Array, Request
 from ..settings import Img2Img, Inpaint, Loopback
 from .cells import plain_settings
-from .img2img import lay_out, sized
+from .img2img import enlarger, lay_out, sized
 from .inpaint import repaint
 from .noise import SEEDS
 from .run import Output, Picture, Run
@@ -74,9 +75,9 @@ def _batch(settings: Loopback, base: Img2Img, images: Mapping[str, Array], run: 
             with run.part(int(settings.append_interrogation), 1 + settings.append_interrogation):
                 # Colours are always those of the first input, not of the loop's own.
                 inner = chosen if loop == 0 else dataclasses.replace(chosen, colour_correction=False)
-                pixels = repaint(inner, images, run, lambda picture: picture)[0].pixels
+                pixels = repaint(inner, images, run, lambda picture: picture)[-1].pixels
         if chosen.colour_correction and loop > 0 and strength > 0:
-            pixels = _recoloured(pixels, first, images, chosen)
+            pixels = _recoloured(pixels, first, images, chosen, enlarger(chosen, run))
         if loop == 0 and "mask" in images and pixels.shape[:2] != first.shape[:2]:
             images = {**images, "mask": lay_out(images["mask"], base)}
         # Laid on its background once, or half transparent edges would fade into it loop by loop.
@@ -103,14 +104,16 @@ def _with_reading(prompt: str, picture: Array, run: Run) -> str:
     return ", ".join(part for part in (prompt.strip(), text) if part)
 
 
-def _recoloured(pixels: Array, first: Array, images: Mapping[str, Array], settings: Img2Img) -> Array:
+def _recoloured(
+    pixels: Array, first: Array, images: Mapping[str, Array], settings: Img2Img, enlarge: Enlarge | None
+) -> Array:
     """Return a loop's picture (uint8 H×W×3) in the first input's colours, as far as the mask reaches."""
     if not isinstance(settings, Inpaint) or "mask" not in images:
-        return correct_colours(pixels, flatten(lay_out(first, settings), settings.background_colour))
+        return correct_colours(pixels, flatten(lay_out(first, settings, enlarge), settings.background_colour))
     mask = masks.invert(images["mask"]) if settings.mask_mode == "not_masked" else images["mask"]
     blurred = masks.blur(mask, *settings.blurs)
     if settings.inpaint_area == "whole_picture":
-        target = flatten(lay_out(first, settings), settings.background_colour)
+        target = flatten(lay_out(first, settings, enlarge), settings.background_colour)
         return composite_whole_picture(correct_colours(pixels, target), pixels, masks.overlay_mask(blurred))
     region = masked_region(blurred, settings.only_masked_padding, settings.width, settings.height)
     assert region is not None  # or there would be no picture

@@ -293,7 +293,7 @@ def _key(cls: type[Settings], item: dataclasses.Field[Any]) -> str:
 def _text(settings: Settings, item: dataclasses.Field[Any]) -> object:
     """Return a setting's value as it is written: choices by their labels, as a sentence has them."""
     value, choices = getattr(settings, item.name), item.metadata["choices"]
-    if item.name == "upscaler":
+    if item.name in ("upscaler", "upscaler_for_img2img"):
         return _upscaler_name(settings, item.name)
     label = choices[value][0] if choices else value
     if label == value or item.name in AXES:

@@ -24,11 +24,15 @@ ALMOST_DONE = 0.99  # progress says no more than this before the pictures are th
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One finished picture: uint8 H×W×3 or H×W×4 sRGB, the settings that make it alone, more pairs of its infotext."""
+    """One finished picture: uint8 H×W×3 or H×W×4 sRGB, the settings that make it alone, more pairs of its infotext.
+
+    name: what it is if it is no result of its own but comes along with the next one, such as "mask".
+    """
 
     pixels: Array
     settings: Settings
     extras: Mapping[str, object] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def seed(self) -> int:

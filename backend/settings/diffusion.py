@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..models.samplers import AUTOMATIC, SAMPLER_NAMES, SCHEDULES
 from .declare import Settings, named, setting
+from .upscale import NO_UPSCALER, UPSCALERS_INPUT
 
 EMBEDDED = "embedded"
 RANDOM_SEED = -1
@@ -20,6 +21,11 @@ RESIZE_MODES = {
     "crop_and_resize": ("Crop and Resize", "Keep proportions, fill the whole size and crop what sticks out"),
     "resize_and_fill": ("Resize and Fill", "Keep proportions, show all of it and fill the bars from its edges"),
     "latent": ("Just Resize (Latent)", "Stretch the latents instead of the pixels; wants a denoising above 0.5"),
+}
+LARGE_CANVASES = {
+    "enlarge": ("Enlarge", "Make it at the model's own size, then enlarge it"),
+    "refine": ("Refine in Tiles", "Make it at the model's own size, enlarge it, and draw its details anew in tiles"),
+    "as_is": ("As It Is", "Make it at its own size, as the web UI does: figures tend to be doubled"),
 }
 MASK_MODES = {
     "masked": ("Inpaint Masked", "Repaint what the mask covers"),
@@ -266,6 +272,21 @@ class Img2Img(Denoising):
         maximum=4.0,
         step=0.05,
     )
+    upscaler_for_img2img: str = setting(
+        NO_UPSCALER,
+        "Upscaler for img2img",
+        "What enlarges an input that is smaller than the picture; None is Lanczos",
+        choices=UPSCALERS_INPUT,
+    )
+    upscaler_for_img2img_file: str = setting(
+        "", "Upscaler File", "A .safetensors or .pth file of weights, read when the upscaler is File", is_path=True
+    )
+    large_canvas: str = setting(
+        "enlarge",
+        "Large Canvas",
+        "How a picture is made that is larger than the model is at its best",
+        choices=LARGE_CANVASES,
+    )
     keep_alpha: bool = setting(True, "Keep Transparency", "Put the transparency of the input back on the result")
     background_colour: str = setting(
         "#ffffff", "Background Colour", "What transparent parts of the input are laid on, as #rrggbb"
@@ -309,6 +330,10 @@ class Inpaint(Img2Img):
         minimum=0.0,
         maximum=1.0,
         step=0.01,
+    )
+    return_mask: bool = setting(False, "Save Mask", "Give the mask back too, as it was laid over the result")
+    return_mask_composite: bool = setting(
+        False, "Save Masked Composite", "Give what was painted back too, transparent where the mask is black"
     )
     soft_inpainting: bool = setting(
         False, "Soft Inpainting", "Let greys of the mask mix old and new, instead of a hard border between them"

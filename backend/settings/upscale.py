@@ -26,6 +26,7 @@ UPSCALE_MODES = {
 }
 _ENLARGERS = {**named(UPSCALER_NAMES), OWN_UPSCALER: (OWN_UPSCALER, "The upscaler in a file of your own")}
 UPSCALERS_FIRST = {NO_UPSCALER: (NO_UPSCALER, "Leave the picture at its size"), **_ENLARGERS}
+UPSCALERS_INPUT = {NO_UPSCALER: (NO_UPSCALER, "Lanczos alone"), **_ENLARGERS}
 UPSCALERS_SECOND = {NO_UPSCALER: (NO_UPSCALER, "No second upscaler"), **_ENLARGERS}
 _FILE = "A .safetensors or .pth file of weights, read when the {}upscaler is File"
 

@@ -249,9 +249,12 @@ def test_next_counter_follows_the_highest(numbers: list[int]) -> None:
 def test_numbered_files(tmp_path: Path) -> None:
     folder = tmp_path / "outputs"
     assert files.next_counter(folder) == 0
-    assert [files.save_numbered(noise(), folder, seed, TEXT).name for seed in (5, 6)] == ["00000-5.png", "00001-6.png"]
+    assert files.numbered_path(folder, 5).name == "00000-5.png"
+    files.save(noise(), files.numbered_path(folder, 5, "masked composite"), TEXT)
+    assert [path.name for path in folder.iterdir()] == ["00000-5-masked-composite.png"]
+    assert files.numbered_path(folder, -1).name == "00001.png"
     (folder / "99999-1.png").touch()
-    assert files.numbered_path(folder, 7, "webp").name == "100000-7.webp"
+    assert files.numbered_path(folder, 7).name == "100000-7.png"
 
 
 def pillow_bytes(image_format: str, **options: object) -> bytes:

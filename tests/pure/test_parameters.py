@@ -252,7 +252,9 @@ def any_settings(draw: st.DrawFn) -> Settings:
 
 
 def is_apart(item: dataclasses.Field[Any]) -> bool:
-    return item.name in ("model", "vae", "refiner", "style", "batch_count", "batch_size") or item.name.endswith("_file")
+    return item.name in parameters.APART - {"prompt", "negative_prompt", *parameters.SIDES, *parameters.SEAMLESS} or (
+        item.name.endswith("_file")
+    )
 
 
 def is_plain(text: str) -> bool:
@@ -297,7 +299,7 @@ def test_every_setting_comes_back_as_it_was(settings: Settings) -> None:
         own = [value for name, value in vars(settings).items() if isinstance(value, str) and "prompt" not in name[:9]]
         assume(is_plain(settings.full_prompt) and is_plain(settings.negative_prompt))
         assume(all(is_single(value) for value in own))
-    upscalers = [getattr(settings, name, "Lanczos") for name in ("upscaler", "upscaler_2")]
+    upscalers = [getattr(settings, name, "Lanczos") for name in ("upscaler", "upscaler_2", "upscaler_for_img2img")]
     assume("File" not in upscalers and upscalers[0] != "None")
     parsed = settings_from_text(text_of(settings))
     assert parsed.operation == settings.operation and parsed.notices == ()
