@@ -209,7 +209,7 @@ def main() -> int:
     device = choose_device("automatic")
     setup = Setup(device, str(choose_precision("automatic", device)).removeprefix("torch."))
     small = Subject("The embedded model", EMBEDDED_FOLDER, 256)
-    report = bench_table.Report(str(setup))
+    report = bench_table.Report(str(setup), device.startswith("cuda"))
     report.beside(small, *setup.beside_bare(small, 1 if parsed.quick else 3))
     report.frames(small, frames(small))
     if not parsed.quick:

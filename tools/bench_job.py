@@ -26,28 +26,42 @@ Made = Callable[[], None]
 
 
 class Clock:
-    """When things happened, in seconds of the wall and of the processor since the process was asked for."""
+    """When things happened, in seconds of the wall and of work since the process was asked for.
 
-    def __init__(self, began: float) -> None:
+    On a processor its own seconds are the work; a card has none, so that there the wall's are, once all is done.
+    """
+
+    def __init__(self, began: float, device: str) -> None:
         self._began = began
+        self._on_card = device.startswith("cuda")
         self.steps: list[float] = []  # ends of the steps of the run at hand
         self.looks: list[tuple[str, float]] = []  # what was being done, and when a cancel would have been seen
         self.doing = ""
 
     def now(self) -> tuple[float, float]:
-        """Return the seconds of the wall and of the processor."""
-        return time.time() - self._began, time.process_time()
+        """Return the seconds of the wall and of work."""
+        work = self.work()
+        return time.time() - self._began, work
+
+    def work(self) -> float:
+        """Return the seconds of work."""
+        if not self._on_card:
+            return time.process_time()
+        import torch
+
+        torch.cuda.synchronize()
+        return time.time() - self._began
 
     def look(self) -> bool:
         """Stand in for the artist, who doesn't cancel, and note when they could have."""
-        self.looks.append((self.doing, time.process_time()))
+        self.looks.append((self.doing, time.time() - self._began if self._on_card else time.process_time()))
         return False
 
     def say(self, share: float, message: str) -> None:
         """Take note of what the engine says."""
         self.doing = " ".join(word for word in message.split() if not word.isdecimal() and word != "of")
         if message.startswith("Step"):
-            self.steps.append(time.process_time())
+            self.steps.append(self.work())
 
 
 def picture(side: int) -> Any:
@@ -74,7 +88,7 @@ def bare(asked: argparse.Namespace, clock: Clock) -> Made:
         pipe.scheduler = getattr(diffusers, SAMPLER).from_config(pipe.scheduler.config)
 
         def after(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            clock.steps.append(time.process_time())
+            clock.steps.append(clock.work())
             return tensors
 
         pipe(
@@ -167,7 +181,7 @@ def main() -> int:
     if asked.who == "flops":
         print(json.dumps(dict(zip(("flops", "peak"), flops(asked), strict=True))))
         return 0
-    clock = Clock(asked.began)
+    clock = Clock(asked.began, asked.device)
     make = bare(asked, clock) if asked.who == "bare" else ours(asked, clock)
     wall, processor, steps = [], [], []
     waits: dict[str, tuple[float, float]] = {}
@@ -186,6 +200,10 @@ def main() -> int:
                 waits[doing] = (max(known[0], worst), max(known[1], mean))
             before = clock.now()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if asked.device.startswith("cuda"):
+        import torch
+
+        memory = torch.cuda.max_memory_allocated()
     print(json.dumps({"wall": wall, "cpu": processor, "step": steps, "waits": waits, "memory": memory}))
     return 0
 

@@ -18,18 +18,24 @@ HEAD = """# What a picture costs
 
 Written by `make bench`. Bare is diffusers' own StableDiffusionImg2ImgPipeline on the same model, picture, prompts,
 steps and precision, as its documentation says; ours is the whole job. Each is measured in a process of its own, in
-turns: the first run from the process's start, the second with everything warm. Seconds of the wall suffer from whatever
-else runs on the machine, seconds of the processor hardly: the goals are judged by the latter.
+turns: the first run from the process's start, the second with everything warm. {judged}
 
 {machine}; load {load:.1f} when it began.
 """
 
 
+ON_PROCESSOR = """Seconds of the wall suffer from whatever
+else runs on the machine, seconds of the processor (of all its cores together) hardly: the goals are judged by these."""
+ON_CARD = "The goals are judged by seconds of the wall."
+
+
 class Report:
     """A report in the making."""
 
-    def __init__(self, machine: str) -> None:
-        self._lines = [HEAD.format(machine=machine, load=os.getloadavg()[0])]
+    def __init__(self, machine: str, on_card: bool) -> None:
+        judged = ON_CARD if on_card else ON_PROCESSOR
+        self._lines = [HEAD.format(judged=judged, machine=machine, load=os.getloadavg()[0])]
+        self._work = "s" if on_card else "processor s"
 
     def text(self) -> str:
         """Return the whole report."""
@@ -41,16 +47,16 @@ class Report:
     def beside(self, subject: Subject, bare: Costs, ours: Costs, more: int = 0) -> None:
         """Add a whole job beside bare diffusers, and what it would be with so many more steps run."""
         rows = [
-            ("first run, s", bare.first("wall"), ours.first("wall"), 0.0),
-            ("first run, processor s", bare.first("cpu"), ours.first("cpu"), FIRST if more else 0.0),
-            ("second run, s", bare.later("wall"), ours.later("wall"), 0.0),
-            ("second run, processor s", bare.later("cpu"), ours.later("cpu"), LATER if more else 0.0),
-            ("a step, processor s", bare.later("step"), ours.later("step"), 0.0),
+            ("first run, wall s", bare.first("wall"), ours.first("wall"), 0.0),
+            (f"first run, {self._work}", bare.first("cpu"), ours.first("cpu"), FIRST if more else 0.0),
+            ("second run, wall s", bare.later("wall"), ours.later("wall"), 0.0),
+            (f"second run, {self._work}", bare.later("cpu"), ours.later("cpu"), LATER if more else 0.0),
+            (f"a step, {self._work}", bare.later("step"), ours.later("step"), 0.0),
             ("memory at its peak, GB", bare.memory, ours.memory, 0.0),
         ]
         if more:
             longer = [costs.later("cpu") + more * costs.later("step") for costs in (bare, ours)]
-            rows.append((f"second run of {subject.run + more} steps, processor s, reckoned", *longer, LATER))
+            rows.append((f"second run of {subject.run + more} steps, {self._work}, reckoned", *longer, LATER))
         self._section(
             f"{subject.title}, {subject.side}², {subject.run} of {subject.steps} steps",
             "| | bare | ours | ratio | goal |",
@@ -74,7 +80,7 @@ class Report:
         rate = found["flops"] / ours.later("step")
         self._section(
             "How much of the device is used",
-            f"A guided step is {found['flops'] / 1e12:.2f} TFLOP, done at {rate / 1e12:.2f} TFLOP/s of the processor: "
+            f"A guided step is {found['flops'] / 1e12:.2f} TFLOP, done at {rate / 1e12:.2f} TFLOP in {self._work}: "
             f"{rate / found['peak']:.0%} of the {found['peak'] / 1e12:.2f} that a large matrix product reaches here. "
             f"{1 / ours.later('wall'):.3f} images a second.",
         )
@@ -115,7 +121,7 @@ class Report:
         best = whole / rows[-1][1]
         self._section(
             "Fast modes",
-            "| | first run, processor s | faster than float32 | than ours | PSNR at 0.35 | at 0.75 |",
+            f"| | first run, {self._work} | faster than float32 | than ours | PSNR at 0.35 | at 0.75 |",
             "|---|---|---|---|---|---|",
             *(
                 f"| {name} | {taken:.1f} | {whole / taken:.1f}× | {ours.first('cpu') / taken:.1f}× | {told} |"
