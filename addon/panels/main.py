@@ -102,6 +102,7 @@ class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
             row.prop(settings.diffusion, "height")
         elif capture.size == "SCALE":
             layout.prop(capture, "scale")
+        layout.prop(settings.img2img, "large_canvas")
         layout.label(text=size_line(context), icon="FULLSCREEN_ENTER")
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..imaging import masks
 from ..imaging.colour import correct_colours
+from ..imaging.composite import composite_whole_picture
 from ..imaging.fill import fill
 from ..imaging.pictures import Mask, size_of
 from ..imaging.resize import resize
@@ -19,11 +20,12 @@ from ..models.load import choose_device
 from ..models.model import Model
 from ..models.upscalers import require_possible, upscale
 from ..request import Array
-from ..settings import Denoising, Inpaint
+from ..settings import Denoising, Img2Img, Inpaint
 from .noise import Seed, draw_noise, seed_of, single
-from .plan import plan_of, plan_size
+from .plan import REFINED, CanvasPlan, plan_canvas, plan_of
+from .redrawing import Tiling, keep_outside, latent_weights, redraw
 from .run import Run
-from .sampling import Blend, Start, sample
+from .sampling import Start, sample
 from .soft import changed_mask, soft_blend
 
 FAST_UPSCALER = "R-ESRGAN AnimeVideo x2"
@@ -76,10 +78,10 @@ def paint(
     """
     model = run.model(settings.model, settings.vae, settings.refiner)
     width, height = size_of(canvas.picture)
-    size = plan_size(width, height, model.native, model.family.side_step)
+    sizes = plan_canvas(width, height, model.native, model.family.side_step, _large_canvas(settings))
+    size = sizes.made
     if size != (width, height):
         require_possible(size, (width, height), FAST_UPSCALER)  # known before a step is paid for
-    model.prepare(*size, settings.batch_size)
     run.say("Reading the picture")
     with model.seamless(settings.seamless_x, settings.seamless_y):
         begun = _begin(canvas, size, settings, model)
@@ -95,8 +97,9 @@ def paint(
                 indices = range(batch * settings.batch_size, (batch + 1) * settings.batch_size)
                 alone = [dataclasses.replace(settings, **single(settings, index)) for index in indices]
                 title = f"Batch {batch + 1} of {settings.batch_count}"
+                model.prepare(*size, settings.batch_size)
                 with run.part(parts - 1, parts), run.part(batch, settings.batch_count, title):
-                    finished += map(finish, _paint_batch(canvas, begun, alone, noise, model, run))
+                    finished += map(finish, _paint_batch(canvas, begun, alone, noise, sizes, model, run))
     return finished
 
 
@@ -119,13 +122,20 @@ def _begin(canvas: Canvas, size: tuple[int, int], settings: Denoising, model: Mo
     small, mask, latents = _read(canvas, size, model)
     masked = canvas.mask is not None
     soft = settings if masked and isinstance(settings, Inpaint) and settings.soft_inpainting else None
-    weights = _latent_weights(canvas, latents, rounded=soft is None)
+    mask_of_latents = canvas.mask if canvas.latent_mask is None else canvas.latent_mask
+    weights = latent_weights(mask_of_latents, latents, rounded=soft is None)
     kept = _unfilled(canvas, size, model) if soft and canvas.content != "original" else latents
     return _Begun(small, mask, latents, kept, weights, soft)
 
 
 def _paint_batch(
-    canvas: Canvas, begun: _Begun, alone: list[Chosen], noise: Noise | None, model: Model, run: Run
+    canvas: Canvas,
+    begun: _Begun,
+    alone: list[Chosen],
+    noise: Noise | None,
+    sizes: CanvasPlan,
+    model: Model,
+    run: Run,
 ) -> Iterator[Painted[Chosen]]:
     """Return a batch of pictures, one of each of the settings; they differ in their seeds alone."""
     seeds = [seed_of(chosen, model.scale_factor) for chosen in alone]
@@ -134,16 +144,38 @@ def _paint_batch(
     if begun.soft:
         blend = soft_blend(begun.kept, begun.weights, begun.soft)
     start = Start(latents, seeds, None if noise is None else noise(seeds), blend)
-    found = sample(model, alone[0], plan_of(alone[0]), start, run.count, run.previewer(model))
+    parts = 1 + (len(alone) if sizes.tiles else 0)
+    with run.part(0, parts):
+        found = sample(model, alone[0], plan_of(alone[0]), start, run.count, run.previewer(model))
     run.say("Painting the picture")
-    for latent, chosen in zip(found, alone, strict=True):
+    for index, (latent, chosen) in enumerate(zip(found, alone, strict=True)):
         pixels = fit_result(model.decode(latent[None])[0], *size_of(canvas.picture), run)
+        if sizes.tiles:
+            with run.part(1 + index, parts):
+                pixels = _refined(pixels, canvas, chosen, sizes, model, run)
         if chosen.colour_correction:
             pixels = correct_colours(pixels, begun.picture)
         overlay = None
         if begun.soft and canvas.mask is not None:
             overlay = changed_mask(begun.kept, latent[None], canvas.mask, begun.soft)
         yield Painted(pixels, chosen, overlay)
+
+
+def _refined(pixels: Array, canvas: Canvas, settings: Denoising, sizes: CanvasPlan, model: Model, run: Run) -> Array:
+    """Return an enlarged picture with its details drawn anew, in the mask alone where there is one."""
+    if canvas.mask is not None:  # what the mask keeps is as sharp as ever, and what is drawn beside it should see that
+        pixels = composite_whole_picture(pixels, canvas.picture, masks.overlay_mask(canvas.mask))
+    model.prepare(*sizes.canvas, window=sizes.tile.width * sizes.tile.height)
+    gentle = dataclasses.replace(settings, denoising_strength=min(REFINED, settings.denoising_strength))
+    return redraw(pixels, gentle, Tiling(sizes.tile, sizes.overlap), "seamless", model, run, canvas.mask)
+
+
+def _large_canvas(settings: Denoising) -> str:
+    """Return what becomes of a canvas that is too large for the model."""
+    chosen = settings.large_canvas if isinstance(settings, Img2Img) else "enlarge"
+    if chosen == "refine" and (settings.seamless_x or settings.seamless_y):
+        return "enlarge"  # tiles would be made to fit themselves; SD Upscale makes its own of the result
+    return chosen
 
 
 def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, Mask, torch.Tensor]:
@@ -170,15 +202,6 @@ def _unfilled(canvas: Canvas, size: tuple[int, int], model: Model) -> torch.Tens
     return _read(dataclasses.replace(canvas, content="original"), size, model)[2]
 
 
-def _latent_weights(canvas: Canvas, latents: torch.Tensor, rounded: bool) -> torch.Tensor:
-    """Return 1×1×h×w of 0 and 1, or between them too unless rounded: how much latents are repainted."""
-    mask = canvas.mask if canvas.latent_mask is None else canvas.latent_mask
-    if mask is None:
-        return torch.ones_like(latents[:, :1])
-    small = masks.latent_mask(mask, latents.shape[3], latents.shape[2], mask_round=rounded)
-    return torch.from_numpy(small)[None, None].to(latents)
-
-
 def start_masked(latents: torch.Tensor, mask: torch.Tensor, masked_content: str, seeds: list[Seed]) -> torch.Tensor:
     """Return latents with their masked part replaced by the seeds' noise or by nothing, where that is asked for."""
     if masked_content == "latent_nothing":
@@ -186,11 +209,6 @@ def start_masked(latents: torch.Tensor, mask: torch.Tensor, masked_content: str,
     if masked_content == "latent_noise":
         return latents * (1 - mask) + draw_noise(seeds, *latents.shape[1:]).to(latents) * mask
     return latents
-
-
-def keep_outside(latents: torch.Tensor, mask: torch.Tensor) -> Blend:
-    """Return the blend that holds every prediction to the source's latents outside the mask: x0·m + init·(1 − m)."""
-    return lambda x0, noise: x0 * mask + latents * (1 - mask)
 
 
 def fit_result(picture: Array, width: int, height: int, run: Run) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from ..imaging.tiles import plan_tiles
 from ..models.samplers import SAMPLERS, settled_sampler
 from ..settings import SIDE_STEP, Denoising
 
@@ -14,6 +15,8 @@ LONGEST_SCHEDULE = 1000  # steps; a model has no more noise levels than this
 # A model trained at one size draws doubled limbs far above it and blurs far below it; inside this range of linear
 # scale it is asked for the canvas as it is.
 SMALLEST_SCALE, GREATEST_SCALE = 0.75, 1.6
+OVERLAPPED = 8  # the part of a tile's side that it shares with its neighbour when a large canvas is refined
+REFINED = 0.2  # denoising strength at which it is: sharpens, and invents nothing; SD Upscale's default
 
 
 class StepPlan(NamedTuple):
@@ -50,6 +53,45 @@ class Size(NamedTuple):
 
     width: int
     height: int
+
+
+class CanvasPlan(NamedTuple):
+    """How a canvas comes about: the size that the model makes, and the tiles that it is refined in afterwards, if any.
+
+    tile: their size in pixels; overlap: by how much they share; tiles: how many, 0 where nothing is refined.
+    """
+
+    made: Size
+    canvas: Size
+    tile: Size
+    overlap: int = 0
+    tiles: int = 0
+
+    def __str__(self) -> str:
+        """The plan in the artist's words: "1024×576 → 1920×1080 in 6 tiles"."""
+        sizes = [f"{size.width}×{size.height}" for size in dict.fromkeys((self.made, self.canvas))]
+        return " → ".join(sizes) + (f" in {self.tiles} tiles" if self.tiles else "")
+
+
+def plan_canvas(
+    width: int, height: int, native: int, multiple: int = SIDE_STEP, large_canvas: str = "enlarge"
+) -> CanvasPlan:
+    """Return how a canvas of that size is made by a model that is at its best at native² pixels.
+
+    Too large: at its native size, then enlarged, then refined in tiles where large_canvas is "refine"; as it is where
+    that is "as_is". Too small: at the native size, then reduced. multiple: of which the sides that the model makes are.
+    """
+    canvas = Size(width, height)
+    made = plan_size(width, height, native, multiple)
+    is_large = made.width * made.height < width * height and (width * height) ** 0.5 > GREATEST_SCALE * native
+    if is_large and large_canvas == "as_is":
+        multiple = max(multiple, SIDE_STEP)
+        made = Size(*(max(multiple, round(side / multiple) * multiple) for side in canvas))
+    if not is_large or large_canvas != "refine":
+        return CanvasPlan(made, canvas, canvas)
+    side = max(multiple, native // multiple * multiple)
+    tile, overlap = Size(min(side, width), min(side, height)), native // OVERLAPPED
+    return CanvasPlan(made, canvas, tile, overlap, len(plan_tiles(width, height, *tile, overlap).regions))
 
 
 def plan_of(settings: Denoising) -> StepPlan:
