@@ -109,7 +109,7 @@ def native_side(name: str) -> int | None:
         folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
         vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
         if "z_dim" in vae:
-            return QWEN_IMAGE_SIDE
+            return int(vae.get("sample_size", QWEN_IMAGE_SIDE))
         if (folder / "transformer").is_dir():
             return int(vae["sample_size"])
         unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))

@@ -110,7 +110,7 @@ def test_looking_changes_no_pixel(engine: Engine, picture: Picture, sampler: str
     assert np.array_equal(result, same)
 
 
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.LARGE])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_family_is_seen_in_its_proportions(family: str, root: Path) -> None:
     model = tiny.folder(family, root)
     request = img2img(np.full((128, 64, 3), 90, np.uint8), model=model, width=64, height=128)

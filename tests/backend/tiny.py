@@ -40,7 +40,7 @@ def folder(family: str, root: Path) -> str:
     path = root / "tiny" / family
     if not path.exists():
         torch.manual_seed(0)
-        (FAMILIES | LARGE)[family]().save_pretrained(path)
+        FAMILIES[family]().save_pretrained(path)
     return str(path)
 
 
@@ -251,9 +251,11 @@ def qwen_image() -> Any:
     config = Qwen2_5_VLConfig(text_config=language, vision_config=vision)
     tokenizer = _word_tokenizer()
     tokenizer.model_max_length = 2048
+    vae = diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)
+    vae.register_to_config(sample_size=NATIVE)  # which the real one doesn't say
     return diffusers.QwenImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
-        vae=diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1),
+        vae=vae,
         text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
         tokenizer=tokenizer,
         transformer=transformer,
@@ -268,6 +270,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "flux": flux,
     "sd3": sd3,
     "z_image": z_image,
+    "qwen_image": qwen_image,
     "refiner": refiner,
     "schnell": lambda: flux(guidance_embeds=False),
     "kontext": lambda: flux(kind="FluxKontextPipeline"),
@@ -276,8 +279,6 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "klein": lambda: flux2(klein=True),
     "distilled": lambda: flux2(klein=True, is_distilled=True),
 }
-# Those of which no file tells the size that they were trained at, so that they run at that alone.
-LARGE: dict[str, Callable[[], Any]] = {"qwen_image": qwen_image}
 _UNCHECKED: Parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 

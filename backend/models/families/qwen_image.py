@@ -23,7 +23,7 @@ class QwenImage:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.transformer
-        self.native = QWEN_IMAGE_SIDE
+        self.native = int(pipe.vae.config.get("sample_size", QWEN_IMAGE_SIDE))
         self.side_step = int(pipe.vae_scale_factor) * PATCH
         self._forward = pipe.transformer.forward
         self._pipe = pipe
