@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import OutOfMemory
 from ..imaging.framing import preview_size, side_by_side
 from ..previews import LONGEST, SHARP, Frame, Viewer
 from ..request import Array
 from .hub import snapshot
 from .load import choose_precision
-from .model import Model, memory_errors
+from .model import Model
 from .vae import UNFIT
 
 if TYPE_CHECKING:
@@ -51,11 +50,16 @@ class Previewer:
         self._frame = frame or side_by_side
         self._colours = colours_of(model)
         self._tiny = tiny_of(model, wanted.autoencoder) if wanted.method == SHARP else None
-        self._cost = 0.0 if self._tiny is None else _seconds_a_latent(self._tiny, model)
-        self._spent = 0.0  # seconds of the tiny autoencoder
+        self._cost = 0.0  # seconds of the tiny autoencoder a latent
+        self._spent = 0.0  # and in all
         self._began = time.monotonic()
         self._last = float("-inf")
         self._steps = 0
+        if self._tiny is not None:
+            channels = self._tiny.config["latent_channels"]
+            self._timed(torch.zeros(1, channels, PROBE, PROBE, device=model.device))  # the first call takes longer
+            self._timed(torch.zeros(1, channels, PROBE, PROBE, device=model.device))
+            self._spent = 0.0
 
     def is_due(self) -> bool:
         """Count a step, and return whether its prediction is to be shown."""
@@ -79,12 +83,19 @@ class Previewer:
         expected = self._cost * latents[:, 0].numel()
         if self._tiny is None or self._spent + expected > SHARE * (time.monotonic() - self._began):
             return None
+        return self._timed(latents)
+
+    @torch.inference_mode()
+    def _timed(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """Decode latents and learn what that takes; a device that can't do it costs the previews, not the picture."""
+        if self._tiny is None:
+            return None
         float(latents.flatten()[0])  # waits for a graphics card to have computed them
         began = time.monotonic()
         try:
-            with memory_errors("show the picture so far"):
-                pictures = _decoded(self._tiny, latents).cpu()
-        except OutOfMemory:
+            pictures = _decoded(self._tiny, latents).cpu()
+        except RuntimeError:
+            log.warning("the tiny autoencoder failed", exc_info=True)
             self._tiny, self._spent = None, 0.0
             return None
         taken = time.monotonic() - began
@@ -171,16 +182,6 @@ def _decoded(tiny: AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
     scaled = latents / tiny.config["scaling_factor"] + tiny.config["shift_factor"]
     pixels: torch.Tensor = tiny.decode(scaled.to(tiny.dtype), return_dict=False)[0]
     return (pixels.float() + 1) * 127.5
-
-
-@torch.inference_mode()
-def _seconds_a_latent(tiny: AutoencoderTiny, model: Model) -> float:
-    """Return the time that decoding takes, divided by the latents; more of them take a little less each."""
-    latents = torch.zeros(1, tiny.config["latent_channels"], PROBE, PROBE, device=model.device)
-    _decoded(tiny, latents).cpu()  # the first call takes longer
-    began = time.monotonic()
-    _decoded(tiny, latents).cpu()
-    return (time.monotonic() - began) / PROBE**2
 
 
 def _reduced(latents: torch.Tensor) -> torch.Tensor:

@@ -225,6 +225,18 @@ def test_a_slow_tiny_autoencoder_gets_a_tenth_of_the_time(
     assert all(np.array_equal(one, seen.pictures[first_sharp]) for one in seen.pictures[first_sharp:])
 
 
+def test_a_tiny_autoencoder_that_fails_costs_no_picture(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "SHARE", 1e9)
+    monkeypatch.setattr(diffusers.AutoencoderTiny, "decode", lambda *_, **__: torch.empty(1 << 60))  # no such memory
+    request = img2img(np.full((64, 64, 3), 90, np.uint8), model=tiny.folder("sd1", root), width=64, height=64)
+    engine = Engine(Options(precision="float32"))
+    cheap, (result,) = watched(engine, request)
+    seen, (same,) = watched(engine, request, Previews(1, SHARP, small_autoencoder(tmp_path / "mine")))
+    assert np.array_equal(result, same) and np.array_equal(seen, cheap)
+
+
 def events_of(backend: Backend, request: Request, folders: Path) -> tuple[list[Event], list[Picture]]:
     """Run a request; return its events, and the pictures that were in its folder while it ran."""
     job = backend.submit(request)
