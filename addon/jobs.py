@@ -167,6 +167,8 @@ def drain() -> list[Job]:
     changed = []
     for event in _state.backend.poll():
         job = _state.jobs.get(event.job)
+        if event.kind == "picture":  # announced only: it is taken in at the job's end, if it is among the results then
+            continue
         if job is not None and not job.is_over:
             _take(job, event)
             changed.append(job)
@@ -222,8 +224,6 @@ def shut_down() -> None:
 
 def _take(job: Job, event: Event) -> None:
     """Bring a job to where an event says it is."""
-    if event.kind == "picture":  # announced only: it is taken in at the job's end, if it is among the results then
-        return
     if event.kind == "started":
         job.first = None
     elif event.kind == "progress" and event.progress > 0 and job.first is None:
