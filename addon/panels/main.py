@@ -15,7 +15,7 @@ from ..catalogue import model_traits
 from ..preferences import preferences
 from ..presets import VIEWPORT_DIFFUSION_PT_presets
 from ..properties import own_fields
-from ..scene.advice import advice, size_line
+from ..scene.advice import advice, memory_line, size_line
 from .base import (
     FAILED_ICON,
     ClosedPanel,
@@ -104,6 +104,11 @@ class VIEWPORT_DIFFUSION_PT_source(DiffusionPanel, bpy.types.Panel):
             layout.prop(capture, "scale")
         layout.prop(settings.img2img, "large_canvas")
         layout.label(text=size_line(context), icon="FULLSCREEN_ENTER")
+        cost, suffices = memory_line(context)
+        if not suffices:
+            draw_message(layout, cost, FAILED_ICON)
+        elif cost:
+            layout.label(text=cost, icon="MEMORY")
 
 
 class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):

@@ -6,10 +6,14 @@ import re
 
 import bpy
 
-from ...backend.models.load import native_side
+from ...backend.models.load import MEMORY_MODES, native_side
+from ...backend.models.memory import in_words, memory_for_models
+from ...backend.models.needs import Job, anatomy_of, item_bytes, plan_memory
 from ...backend.models.traits import traits_of
-from ...backend.operations.plan import longest_schedule, plan_size, plan_steps
+from ...backend.operations.plan import CanvasPlan, Size, longest_schedule, plan_canvas, plan_steps
 from ...backend.settings import EMBEDDED
+from .. import jobs
+from ..preferences import preferences
 from .capture import picture_size
 
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
@@ -19,6 +23,7 @@ EMBEDDED_CFG, EMBEDDED_DENOISE = 4.0, 0.4  # beyond these the embedded model los
 # LoRAs by which any model of their family needs few steps, and the sampler for it.
 FAST_LORAS = {name: re.compile(rf"<lora:[^<>]*(?<![a-z]){name}(?![a-z])", re.IGNORECASE) for name in ("LCM", "TCD")}
 FEW_STEPS = 12  # more than a distilled model can use
+SMALLER = "choose a smaller size or batch, or set Memory to Low in the preferences."
 
 LOW_CFG = {
     "": "A CFG scale below 5 leaves the prompt loose and colours pale; 5 to 15 is the usable range.",
@@ -53,19 +58,52 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
 
 
 def size_line(context: bpy.types.Context) -> str:
-    """Return in one line how large the picture becomes and how many steps run."""
+    """Return in one line how many steps run, and which sizes the picture goes through: "16 of 20 steps, 512×512"."""
     settings = context.scene.viewport_diffusion
-    width, height = picture_size(context.scene)
+    strength, shared = settings.img2img.denoising_strength, settings.diffusion
+    canvas = _canvas_plan(context.scene)
+    if strength == 0:
+        return f"{canvas.canvas.width}×{canvas.canvas.height}, no steps: the capture itself"
+    plan = plan_steps(shared.steps, strength, shared.exact_steps, longest_schedule(shared.sampler))
+    return f"{plan.executed} of {plan.schedule} steps, {canvas}"
+
+
+def memory_line(context: bpy.types.Context) -> tuple[str, bool]:
+    """Return in one line how much memory the picture takes of what is free, "" if unknown, and whether it suffices."""
+    settings = context.scene.viewport_diffusion
+    model = bpy.path.abspath(settings.diffusion.model)
+    anatomy = anatomy_of(model)
+    if anatomy is None or settings.img2img.denoising_strength == 0:
+        return "", True
+    chosen, canvas = preferences(), _canvas_plan(context.scene)
+    device = jobs.device() or chosen.device.strip()
+    known = device not in ("", "automatic")
+    job = Job(
+        *(canvas.canvas if canvas.tiles else canvas.made),
+        settings.diffusion.batch_size,
+        item_bytes(chosen.precision, device if known else "cpu"),
+        known and device != "cpu",
+        window=max(canvas.tile.width * canvas.tile.height, canvas.made.width * canvas.made.height) * (canvas.tiles > 0),
+    )
+    room = jobs.room() or (memory_for_models(device) if known else 0)
+    plan = plan_memory(anatomy, job, room, chosen.memory)
+    needed, there = in_words(plan.bytes), in_words(room)
+    if not plan.fits:
+        return f"About {needed} are needed and {there} free: {SMALLER}", False
+    how = "" if plan.mode == "full" else f", {MEMORY_MODES[plan.mode][0]}"
+    return f"About {needed}{f' of {there} free' if room else ''}{how}", True
+
+
+def _canvas_plan(scene: bpy.types.Scene) -> CanvasPlan:
+    """Return how the canvas that is set comes about by the model that is chosen."""
+    settings = scene.viewport_diffusion
+    width, height = picture_size(scene)
     if settings.capture.size == "SCALE":
         source = {"IMAGE": settings.capture.image, "SKETCH": settings.capture.sketch}.get(settings.capture.source)
         width, height = source.size if source is not None else (width, height)
         width, height = int(width * settings.capture.scale), int(height * settings.capture.scale)
-    strength = settings.img2img.denoising_strength
-    if strength == 0:
-        return f"{width}×{height}, no steps: the capture itself"
-    shared = settings.diffusion
-    plan = plan_steps(shared.steps, strength, shared.exact_steps, longest_schedule(shared.sampler))
-    native = native_side(bpy.path.abspath(shared.model))
-    made = plan_size(width, height, native) if native else (width, height)
-    size = f"{width}×{height}" if made == (width, height) else f"{made[0]}×{made[1]} → {width}×{height}"
-    return f"{plan.executed} of {plan.schedule} steps, {size}"
+    native = native_side(bpy.path.abspath(settings.diffusion.model))
+    canvas = Size(width, height)
+    if not native:
+        return CanvasPlan(canvas, canvas, canvas)
+    return plan_canvas(width, height, native, large_canvas=settings.img2img.large_canvas)

@@ -35,6 +35,11 @@ def free_caches() -> None:
                 getattr(loaded, function).cache_clear()
 
 
+def in_words(number: int) -> str:
+    """Return a number of bytes as an artist reads it, such as "3.1 GB"."""
+    return f"{number / 1e9:.1f} GB" if number >= 100_000_000 else f"{number / 1e6:.0f} MB"
+
+
 def memory_for_models(device: str, held: int = 0) -> int:
     """Return the bytes that models and their work may take on a device, less a reserve; 0 where that can't be told.
 

@@ -146,6 +146,7 @@ def bytes_needed(anatomy: Anatomy, job: Job, mode: str, tiled: bool) -> int:
     return int(most + PICTURE * pixels * job.batch)
 
 
+@lru_cache(maxsize=32)
 def item_bytes(precision: str, device: str) -> int:
     """Return the bytes of a number in that precision; "automatic" is what load.choose_precision takes on a device."""
     if precision != "automatic":

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from ..errors import OutOfMemory
-from .memory import free_caches, free_memory, memory_for_models
+from .memory import free_caches, free_memory, in_words, memory_for_models
 from .needs import ALL_AT_ONCE, MODES, Anatomy, Job, MemoryPlan, bytes_needed, plan_memory
 
 if TYPE_CHECKING:
     from .placement import Placement
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
-GIGABYTE = 1e9  # bytes
 REMEDY = "Choose a smaller size or a smaller batch, or close other programs."
 TRY = "Choose a smaller size or a smaller batch; or set Memory to Low in the preferences, to try all the same."
 
@@ -124,8 +123,8 @@ class Savings:
         sentence, there = f"There is not enough memory to {doing}", free_memory(self.placement.device) + self.held()
         if self._anatomy is not None and self._job is not None:
             least = bytes_needed(self._anatomy, self._job, "low", self.tiled or self._job.is_large)
-            sentence += f": at least {least / GIGABYTE:.1f} GB are needed"
-            sentence += f", {there / GIGABYTE:.1f} GB are free" if there else ""
+            sentence += f": at least {in_words(least)} are needed"
+            sentence += f", {in_words(there)} are free" if there else ""
         return OutOfMemory(f"{sentence}.", REMEDY)
 
 
@@ -141,8 +140,8 @@ def require_possible(plan: MemoryPlan, device: str, wanted: str, held: int = 0) 
     there = free_memory(device) + held
     if plan.bytes > there:
         raise OutOfMemory(
-            f"There is not enough memory to make the picture: about {plan.bytes / GIGABYTE:.1f} GB are needed, "
-            f"{there / GIGABYTE:.1f} GB are free.",
+            f"There is not enough memory to make the picture: about {in_words(plan.bytes)} are needed, "
+            f"{in_words(there)} are free.",
             TRY,
         )
 

@@ -82,6 +82,7 @@ def paint(
     size = sizes.made
     if size != (width, height):
         require_possible(size, (width, height), FAST_UPSCALER)  # known before a step is paid for
+    model.prepare(*size, settings.batch_size)
     run.say("Reading the picture")
     with model.seamless(settings.seamless_x, settings.seamless_y):
         begun = _begin(canvas, size, settings, model)
