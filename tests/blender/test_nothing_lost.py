@@ -79,8 +79,9 @@ def test_a_killed_workers_pictures_arrive_and_its_job_is_still_offered(scene: bp
     assert offered() == []
 
 
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 def test_the_command_line_writes_what_a_frame_had_finished(
-    scene: bpy.types.Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painting = importlib.import_module(f"{EXTENSION}.backend.operations.painting")
     real, calls = painting.sample, 0
@@ -93,7 +94,6 @@ def test_the_command_line_writes_what_a_frame_had_finished(
         return real(*arguments)
 
     monkeypatch.setattr(painting, "sample", fails_the_third_time)
-    monkeypatch.setattr(bpy.context.preferences.addons[EXTENSION].preferences, "backend", "embedded")
     flags = ["render", "--output", str(tmp_path / "out"), "--batch-count", "4", "--frames", "3"]
     assert part("addon.cli").main([*flags, "--steps", "1", "--seed", "5"]) == 2
     assert "2 finished pictures are kept. Choose a smaller size." in capsys.readouterr().err
