@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +17,8 @@ from .request import Array
 # From what is predicted of the pictures of a batch (uint8 h×w×3 each) to what is shown.
 Frame = Callable[[Sequence[Array]], Array]
 
-FILE = "preview.npy"
+FILE = "preview.rgb"
+HEADER = struct.Struct("<II")  # height and width, before the pixels
 LEAST, LONGEST = 256, 512  # pixels of the longer side: enough for a panel, and no more than a window shows of a draft
 CHEAP, SHARP = "cheap", "sharp"
 METHODS = {
@@ -48,8 +49,8 @@ class Previews:
         if not isinstance(message, Mapping) or set(message) != {item.name for item in fields(cls)}:
             return cls()
         made = cls(**message)
-        known = type(made.every) is int and made.method in METHODS and isinstance(made.autoencoder, str)
-        return made if known and made.every > 0 else cls()
+        texts = isinstance(made.method, str) and isinstance(made.autoencoder, str)
+        return made if texts and made.method in METHODS and type(made.every) is int and made.every > 0 else cls()
 
 
 class Viewer:
@@ -74,10 +75,8 @@ class FileViewer(Viewer):
 
     def show(self, picture: Array) -> None:
         """Write the picture whole; where the disk refuses, there is one preview less."""
-        content = io.BytesIO()
-        np.save(content, picture)
         with contextlib.suppress(OSError):
-            write_atomically(self._path, content.getvalue(), flush=False)
+            write_atomically(self._path, HEADER.pack(*picture.shape[:2]) + picture.tobytes(), flush=False)
             self.count += 1
 
     def remove(self) -> None:
@@ -89,8 +88,10 @@ class FileViewer(Viewer):
 def read_preview(folder: Path) -> Array | None:
     """Return the newest preview of a job's folder (uint8 h×w×3), None where there is none."""
     try:
-        picture = np.load(folder / FILE, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = (folder / FILE).read_bytes()
+        height, width = HEADER.unpack_from(content)
+    except (OSError, struct.error):
         return None
-    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
-    return picture if fits and picture.shape[2] == 3 and 0 < max(picture.shape[:2]) <= LONGEST else None
+    if not (0 < height <= LONGEST and 0 < width <= LONGEST and len(content) == HEADER.size + 3 * height * width):
+        return None
+    return np.frombuffer(content, np.uint8, offset=HEADER.size).reshape(height, width, 3)

@@ -19,7 +19,7 @@ from backend.imaging.pictures import load
 from backend.imaging.resize import resize
 from backend.models import previews
 from backend.models.load import Options
-from backend.previews import FILE, LEAST, LONGEST, SHARP, Previews, Viewer, read_preview
+from backend.previews import FILE, LEAST, LONGEST, SHARP, FileViewer, Previews, Viewer, read_preview
 from backend.request import Request
 from backend.settings import Inpaint, SDUpscale
 from backend.transport.embedded import EmbeddedBackend
@@ -275,16 +275,27 @@ def test_both_backends_leave_previews_in_the_folder_while_they_work(kind: str, j
 
 def test_what_is_no_preview_is_none(tmp_path: Path) -> None:
     assert read_preview(tmp_path) is None
-    for content in (b"", b"\x93NUMPY nonsense", b"\x00" * 500):
+    FileViewer(tmp_path, EVERY_STEP).show(np.zeros((4, 2, 3), np.uint8))
+    whole = (tmp_path / FILE).read_bytes()
+    for content in (b"", b"nonsense", b"\x00" * 500, b"\xff" * 500, whole[:-1], whole + b"x"):
         (tmp_path / FILE).write_bytes(content)
         assert read_preview(tmp_path) is None
-    np.save(tmp_path / FILE, np.zeros((4, 4), np.float32))
-    assert read_preview(tmp_path) is None
+    (tmp_path / FILE).write_bytes(whole)
+    found = read_preview(tmp_path)
+    assert found is not None and found.shape == (4, 2, 3)
 
 
 @pytest.mark.parametrize(
     "message",
-    [None, 3, {}, {"every": "1", "method": "cheap", "autoencoder": ""}, {"every": -1, "method": "x", "autoencoder": 0}],
+    [
+        None,
+        3,
+        {},
+        {"every": "1", "method": "cheap", "autoencoder": ""},
+        {"every": -1, "method": "cheap", "autoencoder": ""},
+        {"every": 1, "method": [], "autoencoder": ""},
+        {"every": 1, "method": "cheap", "autoencoder": 0},
+    ],
 )
 def test_an_odd_wish_means_no_previews(message: object) -> None:
     assert Previews.from_wire(message) == Previews()
