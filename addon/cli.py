@@ -20,6 +20,7 @@ from ..backend.settings import SCRIPTS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
 from .jobs import Job
 from .operators.generate import generate_request, inpaint_request, scene_settings
+from .operators.picture import with_reference
 from .preferences import BACKENDS, NO_PREVIEWS, preferences
 from .presets import apply_preset
 from .properties import SHADINGS, SOURCES
@@ -71,6 +72,7 @@ def render(parsed: argparse.Namespace) -> int:
             scene.frame_set(frame)
             make_request = inpaint_request if parsed.inpaint else generate_request
             request, _ = make_request(bpy.context, settings)
+            request = with_reference(scene, request)
             job = jobs.submit(request, f"Frame {frame}", lambda job: None)
             _wait(job, f"[{count}/{len(frames)}] frame {frame}")
             pictures = [Path(result.path) for result in job.results]

@@ -137,6 +137,9 @@ class VIEWPORT_DIFFUSION_PG_capture(bpy.types.PropertyGroup):
     sketch_original: bpy.props.PointerProperty(
         name="Before the Sketch", description="The same picture before it was painted over", type=bpy.types.Image
     )
+    reference: bpy.props.PointerProperty(
+        name="Reference", description="The image that the IP-Adapter goes by", type=bpy.types.Image
+    )
     adjust_camera: bpy.props.BoolProperty(
         name="Adjust Camera",
         description="Widen the camera and the render size so that the scene still lies under the outpainted picture",

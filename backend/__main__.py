@@ -25,6 +25,7 @@ from .settings import OPERATIONS, Img2Img, Outpaint, make_settings
 BAD_INPUT = 2
 IMAGES = {
     "mask": "white is repainted; of a file with transparency, what is opaque",
+    "reference": "what an IP-Adapter goes by",
     "surroundings": "what a wider camera sees, at the size of the result, for the method scene",
 }
 FOLDERS = {

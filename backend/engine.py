@@ -44,7 +44,7 @@ class Engine:
         operation: Callable[[Request, Run], Output] = getattr(
             importlib.import_module(f"{__package__}.operations.{name}"), name
         )
-        run = Run(self.models, emit, is_cancelled, keeper, viewer)
+        run = Run(self.models, emit, is_cancelled, keeper, viewer, request.images.get("reference"))
         output = operation(request, run)
         return dataclasses.replace(output, notice=" ".join(filter(None, (output.notice, *run.notices))))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import bpy
 
 from ...backend.errors import DiffusionError
@@ -9,9 +11,18 @@ from ...backend.events import FINISHED
 from ...backend.request import Request
 from .. import jobs
 from ..jobs import Job
+from ..scene.images import read_image
 from ..scene.results import apply_results
 
 INTERVAL = 0.1  # seconds between two looks at the job
+
+
+def with_reference(scene: bpy.types.Scene, request: Request) -> Request:
+    """Return a request with the scene's reference image, where its settings name an IP-Adapter to go by it."""
+    image = scene.viewport_diffusion.capture.reference
+    if image is None or not getattr(request.settings, "ip_adapter", ""):
+        return request
+    return dataclasses.replace(request, images={**request.images, "reference": read_image(image)})
 
 
 class NeedsResult:
@@ -73,6 +84,7 @@ class PictureOperator:
     def _submit(self, context: bpy.types.Context) -> bool:
         try:
             request, view = self.request(context)
+            request = with_reference(context.scene, request)
             scene = context.scene.session_uid
             apply = self.apply
             self._job = jobs.submit(request, self.bl_label, lambda job: apply(job, scene, view), view)

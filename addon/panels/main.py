@@ -126,6 +126,10 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         draw_limited(layout, diffusion, ("refiner",), model_traits(diffusion).limits)
         if diffusion.refiner:
             layout.prop(diffusion, "refiner_switch_at", slider=True)
+        draw_limited(layout, diffusion, ("ip_adapter",), model_traits(diffusion).limits)
+        if diffusion.ip_adapter:
+            layout.prop(diffusion, "ip_adapter_scale", slider=True)
+            layout.template_ID(context.scene.viewport_diffusion.capture, "reference", open="image.open")
         if diffusion.model == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
             draw_message(layout, "The embedded model is missing from this installation.", FAILED_ICON)
         traits = model_traits(diffusion)

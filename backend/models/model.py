@@ -21,6 +21,7 @@ from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_promp
 from .families import Family, Shown
 from .fast import NOTHING, Fast, Shortcut, fast
 from .kept import Kept
+from .ip_adapter import IpAdapter
 from .needs import Job, anatomy_of_modules
 from .placement import Placement, blocks_of, work_on
 from .savings import Savings, ran_out
@@ -80,6 +81,7 @@ class Model:
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
         self._loras = Loras(pipe, lora_folders)
         self._embedding_folders = embedding_folders
+        self._ip_adapter = IpAdapter(pipe)
         self._read_with: tuple[object, list[Version]] = ((), [])  # LoRAs and embeddings, as for the kept prompts
         self._own_vae = pipe.vae
         self._vae = ""
@@ -278,6 +280,15 @@ class Model:
     def _put_vae(self, vae: Any) -> None:
         family = self.family
         family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
+    def use_ip_adapter(self, name: str, scale: float, picture: Array | None) -> None:
+        """Prompt the denoiser with a picture too, through the IP-Adapter in that file; raises as IpAdapter.apply."""
+        before = self._ip_adapter.active
+        try:
+            self._ip_adapter.apply(name.strip(), scale, picture)
+        finally:
+            if self._ip_adapter.active != before:
+                self.savings.placement.renew()
+
         self.pipe.vae = vae
         self.savings.placement.replace("vae", [vae])
         self._latents.clear()
@@ -340,12 +351,13 @@ class Model:
             if read_with != self._read_with:
                 self._prompts.clear()
             self._read_with = read_with
-            return encode_prompts(
+            prompts = encode_prompts(
                 self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
             )
 
         return self.savings.attempt("read the prompt", "text", read)
 
+            return self._ip_adapter.added_to(prompts)
 
 def _lay_out(module: torch.nn.Module, device: str) -> None:
     """Store a module's convolutions with the channels innermost, as processors and CUDA's tensor cores read them.

@@ -40,6 +40,7 @@ NO_MERGING = "{family} can't merge tokens: that takes a UNet."
 NO_SHORTCUT = "{family} can leave out no part of a step."
 UNHURRIED = ("Stable Diffusion 3", "Z-Image")  # whose transformers diffusers' caches don't know
 NO_REFINER = "{family} takes no refiner: that is made for Stable Diffusion XL."
+NO_IP_ADAPTER = "{family} takes no IP-Adapter here: these are for Stable Diffusion 1 and XL."
 NO_EXTRA = "Only an inpainting model is shown the masked part."
 
 
@@ -136,7 +137,7 @@ def _limits(family: str, is_transformer: bool, is_told: bool) -> dict[str, str]:
     if is_transformer and family != "Stable Diffusion 3":
         limits["clip_skip"] = NO_SKIP
     if is_transformer:
-        limits |= {"seamless_x": NO_SEAMS, "seamless_y": NO_SEAMS, "refiner": NO_REFINER}
+        limits |= {"seamless_x": NO_SEAMS, "seamless_y": NO_SEAMS, "refiner": NO_REFINER, "ip_adapter": NO_IP_ADAPTER}
         limits["token_merging_ratio"] = NO_MERGING
         if family in UNHURRIED:
             limits["fast_mode"] = NO_SHORTCUT

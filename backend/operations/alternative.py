@@ -42,7 +42,7 @@ def alternative(request: Request, run: Run) -> Output:
     picture = flatten(canvas, known.background_colour)
     if known.denoising_strength == 0:
         return Output([finish(picture, canvas, known)], notice=notice)
-    if is_flow(run.model(known.model, known.vae).noise_schedule):
+    if is_flow(run.model(known).noise_schedule):
         raise ModelError(f"{settings.label} can't work with a flow-matching model.", "Choose another model.")
 
     def noise_of_picture(model: Model, latents: torch.Tensor) -> Noise:

@@ -76,7 +76,7 @@ def paint(
     find_noise: what turns model and latents (1×C×h×w) into the noise to start from, in place of the seeds' own; it
     takes half of the progress.
     """
-    model = run.model(settings.model, settings.vae, settings.refiner)
+    model = run.model(settings)
     width, height = size_of(canvas.picture)
     sizes = plan_canvas(width, height, model.native, model.family.side_step, _large_canvas(settings))
     size = sizes.made

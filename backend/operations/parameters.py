@@ -67,6 +67,7 @@ KEYS = {
     "masked_content": "Masked content",
     "initial_noise_multiplier": "Noise multiplier",
     "refiner_switch_at": "Refiner switch at",
+    "ip_adapter_scale": "IP-Adapter scale",
     "extra_noise": "Extra noise",
     "soft_inpainting": "Soft inpainting enabled",
     "schedule_bias": "Soft inpainting schedule bias",
@@ -111,6 +112,7 @@ WRITTEN_WITH = {
     "variation_seed": "variation_strength",
     "only_masked_padding": "inpaint_area",
     "refiner_switch_at": "refiner",
+    "ip_adapter_scale": "ip_adapter",
     "schedule_bias": "soft_inpainting",
     "preservation_strength": "soft_inpainting",
     "transition_contrast_boost": "soft_inpainting",
@@ -122,12 +124,12 @@ JOINED = ("width", "height", "seed_resize_width", "seed_resize_height")  # two i
 SIDES = ("pixels_left", "pixels_right", "pixels_up", "pixels_down")
 SEAMLESS = ("seamless_x", "seamless_y")
 # What is told otherwise, or not of this picture: a style is part of the prompt, and a batch is of many pictures.
-APART = {"prompt", "style", "negative_prompt", "model", "vae", "refiner", "batch_count", "batch_size"}
+APART = {"prompt", "style", "negative_prompt", "model", "vae", "refiner", "ip_adapter", "batch_count", "batch_size"}
 APART |= {*SIDES, *SEAMLESS}
 SHARED = {item.name for item in dataclasses.fields(Inpaint)}
 
 # Keys that need no word where they are left out: they don't change the picture, or the model is told by itself.
-SILENT = {"Model", "Model hash", "VAE", "VAE hash", "Refiner", "Init image hash", "Version", "User"}
+SILENT = {"Model", "Model hash", "VAE", "VAE hash", "Refiner", "IP-Adapter", "Init image hash", "Version", "User"}
 SILENT |= {SCRIPT, TILING, OUTPAINT}
 SILENT |= {f"Fixed {axis} Values" for axis in "XYZ"}  # what a grid's values came to
 
@@ -221,6 +223,7 @@ def _pairs(settings: Settings) -> dict[str, object]:
         pairs["Size"] = f"{settings.width}x{settings.height}"
         pairs["Model"] = _model_name(settings.model)
         pairs["VAE"] = _model_name(settings.vae) or None
+        pairs["IP-Adapter"] = _model_name(settings.ip_adapter) or None
         pairs["Refiner"] = _model_name(settings.refiner) or None
         if settings.seed_resize_width and settings.seed_resize_height:
             pairs["Seed resize from"] = f"{settings.seed_resize_width}x{settings.seed_resize_height}"

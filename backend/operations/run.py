@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
+from ..imaging.pictures import flatten
 from ..models.hub import ensure_fetched
 from ..previews import Frame, Viewer
 from ..request import Array
-from ..settings import Settings
+from ..settings import Diffusion, Settings
 
 if TYPE_CHECKING:
     from ..models.load import Models
@@ -69,8 +70,10 @@ class Run:
         is_cancelled: Callable[[], bool],
         keeper: Keeper | None = None,
         viewer: Viewer | None = None,
+        reference: Array | None = None,
     ) -> None:
         self.models = models
+        self.reference = reference  # the picture (uint8 H×W×3 or 4) that an IP-Adapter goes by
         self._emit = emit
         self.is_cancelled = is_cancelled
         self.keeper = keeper or Keeper()
@@ -91,15 +94,18 @@ class Run:
         self.keeper.keep(picture)
         return picture
 
-    def model(self, name: str, vae: str = "", refiner: str = "") -> Model:
-        """Return the model of that name, loaded, with another VAE and a refiner if they are named, watching for cancel.
+    def model(self, settings: Diffusion) -> Model:
+        """Return the settings' model, loaded, with their VAE, refiner and IP-Adapter, watching for this run's cancel.
 
         A model is no refiner of its own.
         """
-        model = self._loaded(name, lambda: self.models.get(name, vae))
+        name, refiner = settings.model, settings.refiner
+        model = self._loaded(name, lambda: self.models.get(name, settings.vae))
         model.refiner = (
             self._loaded(refiner, lambda: self.models.refiner(refiner)) if refiner not in ("", name) else None
         )
+        reference = None if self.reference is None else flatten(self.reference)
+        model.use_ip_adapter(settings.ip_adapter, settings.ip_adapter_scale, reference)
         return model
 
     def _loaded(self, name: str, load: Callable[[], Model]) -> Model:

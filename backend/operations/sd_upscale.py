@@ -40,7 +40,7 @@ def sd_upscale(request: Request, run: Run) -> Output:
     device = choose_device(run.models.options.device)
     require_possible(size_of(source), size, settings.upscaler, settings.upscaler_file, device)
     repainted = settings.denoising_strength > 0
-    model = run.model(settings.model, settings.vae, settings.refiner) if repainted else None
+    model = run.model(settings) if repainted else None
     with run.part(0, 1 + repainted * settings.batch_count):
         run.say("Enlarging")
         enlarged = upscale_to(

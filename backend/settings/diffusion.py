@@ -63,6 +63,8 @@ def denoising(default: float, description: str) -> Any:
 class Diffusion(Settings):
     """What every operation that runs a diffusion model shares."""
 
+    optional_images: ClassVar[tuple[str, ...]] = ("reference",)
+
     prompt: str = setting("", "Prompt", "What the picture should show, and in which style")
     style: str = setting(
         "", "Style", "Words for the style, put before the prompt; {prompt} in them marks the prompt's own place"
@@ -93,6 +95,21 @@ class Diffusion(Settings):
         minimum=0.0,
         maximum=1.0,
         step=0.01,
+    )
+    ip_adapter: str = setting(
+        "",
+        "IP-Adapter",
+        "A .safetensors file that lets the picture follow a reference image beside the prompt; its image encoder lies "
+        "beside it",
+        is_path=True,
+    )
+    ip_adapter_scale: float = setting(
+        0.6,
+        "IP-Adapter Scale",
+        "How strongly the reference image acts; 0 leaves it out",
+        minimum=0.0,
+        maximum=1.5,
+        step=0.05,
     )
     steps: int = setting(
         20, "Sampling Steps", "How many steps the denoising of a whole picture takes", minimum=1, maximum=150

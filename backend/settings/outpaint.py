@@ -26,7 +26,7 @@ class Outpaint(Denoising):
 
     operation: ClassVar[str] = "outpaint"
     label: ClassVar[str] = "Outpaint"
-    optional_images: ClassVar[tuple[str, ...]] = ("surroundings",)
+    optional_images: ClassVar[tuple[str, ...]] = ("surroundings", "reference")
 
     denoising_strength: float = denoising(0.8, "How freely the new border is invented")
     method: str = setting("mk2", "Method", "How the border is started", choices=METHODS)

@@ -49,7 +49,7 @@ class Script(Inpaint):
     """What does img2img, or inpaint where a mask is given, more than once."""
 
     images: ClassVar[tuple[str, ...]] = ("init",)
-    optional_images: ClassVar[tuple[str, ...]] = ("mask",)
+    optional_images: ClassVar[tuple[str, ...]] = ("mask", "reference")
 
 
 @dataclass(frozen=True)

@@ -278,6 +278,8 @@ def carried(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, Diffusion):
         values["prompt"] = settings.full_prompt
         values["sampler"] = settled_sampler(settings.sampler, False)
+        if not settings.ip_adapter:
+            lost |= {"ip_adapter_scale"}
         if not settings.refiner:
             lost |= {"refiner_switch_at"}
         if not settings.variation_strength:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..conditioning import Conditioning
+from ..ip_adapter import EMBEDS
 from . import Shown, stacked
 
 AESTHETIC = 6.0  # how fine a picture Stable Diffusion XL's refiner is told to make, the default of diffusers
@@ -44,6 +45,9 @@ class UNet:
                 "text_embeds": stacked(pooled, count),
                 "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
             }
+        if all(EMBEDS in c.extra for c in conditionings):
+            embeds = stacked([c.extra[EMBEDS] for c in conditionings], count)
+            asked["added_cond_kwargs"] = {**asked.get("added_cond_kwargs", {}), EMBEDS: [embeds]}
         return asked
 
     def arguments_alone(self, width: int, height: int, like: torch.Tensor) -> dict[str, Any]:
