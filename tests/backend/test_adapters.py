@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,16 @@ from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
 
 PROJECTIONS = ["to_q", "to_v"]
+
+
+class _Harm:
+    """Ends whoever unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+EVIL = pickle.dumps({"lora.weight": _Harm()})
 TEXT_PROJECTIONS = ["q_proj", "v_proj"]
 
 
@@ -42,6 +54,8 @@ def loras(root: Path) -> Path:
         save_lora(folder / f"{name}.safetensors", tiny.folder(family, root), seed, has_text)
     (folder / "torn.safetensors").write_bytes((folder / "ink.safetensors").read_bytes()[:-100])
     (folder / "notes.txt").write_text("no weights")
+    (folder / "text.safetensors").write_text("no weights")
+    (folder / "evil.safetensors").write_bytes(EVIL)
     save_file({"weight": torch.zeros(2)}, folder / "other.safetensors")
     return folder
 
@@ -148,6 +162,8 @@ def test_two_loras_act_together(make: Callable[..., Picture], loras: Path) -> No
         ("inc", InvalidRequest, "no LoRA “inc”. Did you mean: ink|no LoRA “inc”.*ink"),
         ("/nowhere/ink.safetensors", InvalidRequest, "no LoRA at"),
         ("torn", ModelError, "damaged"),
+        ("text", ModelError, "damaged"),
+        ("evil", ModelError, "damaged"),
         ("wide", InvalidRequest, "another family"),
         ("other", InvalidRequest, "another family"),
         ("{loras}/notes.txt", InvalidRequest, "no .safetensors"),
@@ -183,6 +199,8 @@ def embeddings(tmp_path: Path) -> Path:
     save_file({"emb_params": torch.randn(3, 7)}, tmp_path / "alien.safetensors")
     save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "nothing.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"\0" * 50)
+    (tmp_path / "letter.safetensors").write_text("no weights")
+    (tmp_path / "evil.safetensors").write_bytes(EVIL)
     return tmp_path
 
 
@@ -237,6 +255,8 @@ def test_an_embedding_that_changes_is_read_anew(embeddings: Path, root: Path) ->
         ("flux", "brushwork", InvalidRequest, "takes no embeddings"),
         ("sd1", "nothing", ModelError, "holds no embedding"),
         ("sd1", "torn", ModelError, "damaged"),
+        ("sd1", "letter", ModelError, "damaged"),
+        ("sd1", "evil", ModelError, "damaged"),
     ],
 )
 def test_an_embedding_that_does_not_serve_is_a_sentence(
@@ -316,6 +336,8 @@ def test_a_vae_that_does_not_serve_is_a_sentence(other_vae: Path, root: Path, lo
         ("/nowhere/vae.safetensors", ModelError, "no VAE at"),
         (str(loras / "ink.safetensors"), InvalidRequest, "no VAE of this model's family"),
         (str(loras / "torn.safetensors"), ModelError, "damaged"),
+        (str(loras / "text.safetensors"), ModelError, "damaged"),
+        (str(loras / "evil.safetensors"), ModelError, "damaged"),
         (str(loras / "notes.txt"), ModelError, "no .safetensors"),
         (str(loras), ModelError, "holds no VAE"),
         (tiny.folder("flux", root), InvalidRequest, "another family"),
