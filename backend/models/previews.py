@@ -120,7 +120,7 @@ def colours_of(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
         order = np.random.default_rng(SHUFFLE).permutation(CHART**2)
         chart = levels.reshape(-1, 3)[order].reshape(CHART, CHART, 3).astype(np.uint8)
         side = FIELD * model.scale_factor
-        latents = model.encode(chart.repeat(side, 0).repeat(side, 1))[0].double().cpu().nan_to_num().flatten(1)
+        latents = model.encode_anew(chart.repeat(side, 0).repeat(side, 1))[0].double().cpu().nan_to_num().flatten(1)
         wanted = torch.from_numpy(chart.repeat(FIELD, 0).repeat(FIELD, 1)).double().reshape(-1, 3).T
         means = latents.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
         given, asked = latents - means[0], wanted - means[1]

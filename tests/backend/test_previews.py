@@ -92,7 +92,7 @@ def test_colours_come_back_from_latents_that_are_made_of_them(
         small = pixels.reshape(pixels.shape[0] // 8, 8, -1, 8, 3).mean((1, 3))
         return torch.einsum("hwc,kc->khw", torch.from_numpy(small).float(), mixing)[None] - 0.5
 
-    monkeypatch.setattr(model, "encode", encode)
+    monkeypatch.setattr(model, "encode_anew", encode)
     monkeypatch.setattr(model.pipe, "vae", torch.nn.Identity())
     weights, offset = previews.colours_of(model)
     seen = torch.einsum("bchw,kc->hwk", encode(picture), weights) + offset.reshape(3)
