@@ -33,13 +33,3 @@ def loopback_strengths(first: float, final: float, loops: int, curve: Curve = "l
             progress = 1 - math.cos(progress * math.pi / 2)
         strengths.append(first + (final - first) * progress)
     return tuple(strengths)
-
-
-def loopback_strengths_2022(first: float, factor: float, loops: int) -> tuple[float, ...]:
-    """Strengths of November 2022: multiplied by `factor` (0.9-1.1) after each loop and kept within 0.1-1."""
-    if loops < 1 or not 0 <= first <= 1 or not 0 < factor < 10:
-        raise InvalidRequest("The loops of the loopback can't be made.", "Choose 1 to 32 loops, factor 0.9 to 1.1.")
-    strengths = [first]
-    for _ in range(loops - 1):
-        strengths.append(min(max(strengths[-1] * factor, 0.1), 1.0))
-    return tuple(strengths)

@@ -121,7 +121,7 @@ def masked_region(
 ) -> Region | None:
     """The region that "Only masked" generates: box of the (blurred) mask, padded, grown to the target's aspect.
 
-    None for a blank mask, where the web UI says `BLANK_MASK_COMMENT` and goes on as plain img2img.
+    None for a blank mask, where the web UI goes on as plain img2img.
     """
     box = bounding_box(mask)
     if box is None:
@@ -129,7 +129,3 @@ def masked_region(
     height, width = mask.shape
     padded = pad(box, padding, width, height)
     return expand_to_aspect(padded, target_width, target_height, width, height) if expand else padded
-
-
-BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
-"""The web UI's own words when "Only masked" meets a mask without a painted pixel."""

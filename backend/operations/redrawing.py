@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,12 @@ def redraw(
     model: Model,
     run: Run,
     mask: Mask | None = None,
+    keep: Callable[[Array], object] | None = None,
 ) -> Array:
     """Return an enlarged picture (uint8 H×W×3) with its details drawn anew, in the same size.
 
     method: one of SDUpscale's. mask: float32 H×W, 1 redrawn, of which the method "seamless" alone takes notice.
+    keep: takes the picture so far where the method "tiles" is stopped: not yet drawn tiles are what they were.
     """
     width, height = size_of(picture)
     wrap = max(tiling.overlap, LEAST_WRAP)
@@ -66,14 +68,18 @@ def redraw(
     )
     margins = (0, whole_height - wrapped.shape[0]), (0, whole_width - wrapped.shape[1]), (0, 0)
     whole = np.pad(wrapped, margins, mode="symmetric")
+
+    def cut(pixels: Array) -> Array:
+        pixels = close(pixels, width, beyond_x, axis=1)[:, :width]
+        return close(pixels, height, beyond_y, axis=0)[:height]
+
     if method == "tiles":
-        pixels = _tile_by_tile(whole, settings, tiling, model, run)
+        pixels = _tile_by_tile(whole, settings, tiling, model, run, lambda pixels: keep and keep(cut(pixels)))
     else:
         if mask is not None:
             mask = np.pad(np.pad(mask, ((0, beyond_y), (0, beyond_x)), mode="wrap"), margins[:2], mode="symmetric")
         pixels = _all_at_once(whole, mask, settings, tiling, model, run)
-    pixels = close(pixels, width, beyond_x, axis=1)[:, :width]
-    return close(pixels, height, beyond_y, axis=0)[:height]
+    return cut(pixels)
 
 
 def close(picture: Array, length: int, beyond: int, axis: int) -> Array:
@@ -91,11 +97,30 @@ def close(picture: Array, length: int, beyond: int, axis: int) -> Array:
     return closed
 
 
-def _tile_by_tile(picture: Array, settings: Denoising, tiling: Tiling, model: Model, run: Run) -> Array:
-    """Return the picture from tiles of it repainted in batches, the seed counting on from one batch to the next."""
+def _tile_by_tile(
+    picture: Array, settings: Denoising, tiling: Tiling, model: Model, run: Run, keep: Callable[[Array], object]
+) -> Array:
+    """Return the picture from tiles of it repainted in batches, the seed counting on from one batch to the next.
+
+    keep: takes the picture so far where it is stopped after a tile.
+    """
+    made: list[Array] = []
+    with ExitStack() as stopped:
+        stopped.callback(lambda: made and keep(_so_far(picture, made, tiling)))
+        pixels = _all_tiles(picture, made, settings, tiling, model, run)
+        stopped.pop_all()
+    return pixels
+
+
+def _so_far(picture: Array, made: list[Array], tiling: Tiling) -> Array:
+    grid = tiling.grid(*size_of(picture))
+    return combine([*made, *[None] * (len(grid.regions) - len(made))], grid, picture)
+
+
+def _all_tiles(picture: Array, made: list[Array], settings: Denoising, tiling: Tiling, model: Model, run: Run) -> Array:
+    """Return the picture of all its tiles repainted, which are appended to those made."""
     grid = tiling.grid(*size_of(picture))
     tiles = split(picture, grid)
-    made: list[Array] = []
     whole = Surroundings(picture)
     size = settings.batch_size
     for batch, first in enumerate(range(0, len(tiles), size)):

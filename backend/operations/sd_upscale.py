@@ -21,6 +21,7 @@ from .plan import Size, plan_size
 from .redrawing import Tiling, redraw
 from .run import Output, Picture, Run
 
+STOPPED = "The picture so far is kept; where no tile was drawn yet, it is enlarged alone."
 MOST_PIXELS = 64_000_000  # more takes gigabytes of memory, and hours
 LEAST_SIDE = 64  # pixels; a smaller picture is continued to it, since a model can make nothing of a few latents
 LEAST_WRAP = 64  # pixels over which opposite edges are faded into each other where the picture is to be seamless
@@ -58,12 +59,16 @@ def sd_upscale(request: Request, run: Run) -> Output:
     tiling = plan_tiling(settings, model)
     at_once = settings.batch_size if settings.method == "tiles" else 1
     model.prepare(*size_of(flat), at_once, window=tiling.tile.width * tiling.tile.height)
-    pictures = []
+    pictures: list[Picture] = []
     for index in range(settings.batch_count):
         # The batch size stays: the tiles' seeds hang on it.
         alone = dataclasses.replace(settings, **{**single(settings, index), "batch_size": settings.batch_size})
         with run.part(index + 1, settings.batch_count + 1, f"Picture {index + 1} of {settings.batch_count}"):
-            pixels = redraw(flat, alone, tiling, alone.method, model, run)
+
+            def keep(pixels: Array, alone: SDUpscale = alone) -> None:
+                run.keeper.keep_instead([*pictures, _finish(pixels, enlarged, alone)], STOPPED)
+
+            pixels = redraw(flat, alone, tiling, alone.method, model, run, keep=keep)
         if settings.colour_correction:
             pixels = correct_colours(pixels, flat)
         pictures.append(run.keep(_finish(pixels, enlarged, alone)))

@@ -114,6 +114,22 @@ def test_a_cancelled_prompt_matrix_gives_the_grid_so_far(engine: Engine, jobs: P
     assert cancelled_after(engine, jobs, request, 0).results == ()
 
 
+def test_a_cancelled_sd_upscale_by_tiles_is_enlarged_alone_where_it_was_not_reached(
+    engine: Engine, jobs: Path, picture: Picture
+) -> None:
+    settings = SDUpscale(**QUICK, upscaler="None", method="tiles", overlap=0)
+    request = Request(settings, {"init": picture})
+    whole = made(engine, request)[0]
+    said: list[Event] = []
+    folder = create_job(jobs, request)
+    run_job(engine, folder, said.append, lambda: any("Tile 3 of 4: Step 1" in event.message for event in said))
+    last = said[-1]
+    assert last.kind == "cancelled" and "The picture so far is kept" in last.message
+    (result,) = last.results
+    found = load(Path(result.path))
+    assert np.array_equal(found[:128], whole[:128]) and np.array_equal(found[128:], picture[128:])
+
+
 def test_no_memory_for_a_later_picture_keeps_the_earlier_ones(
     engine: Engine, jobs: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

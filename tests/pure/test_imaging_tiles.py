@@ -120,11 +120,6 @@ def test_loopback_runs_from_first_to_final(first: float, final: float, loops: in
     assert all(min(first, final) - 1e-9 <= strength <= max(first, final) + 1e-9 for strength in strengths)
 
 
-def test_loopback_of_2022() -> None:
-    assert curves.loopback_strengths_2022(0.9, 1.1, 4) == pytest.approx((0.9, 0.99, 1.0, 1.0))
-    assert curves.loopback_strengths_2022(0.11, 0.9, 3) == pytest.approx((0.11, 0.1, 0.1))
-
-
 def test_wrong_loopbacks_are_refused() -> None:
     wrong: list[tuple[float, float, int, str]] = [
         (1.5, 0.5, 4, "linear"),
@@ -135,8 +130,6 @@ def test_wrong_loopbacks_are_refused() -> None:
     for first, final, loops, curve in wrong:
         with pytest.raises(InvalidRequest):
             curves.loopback_strengths(first, final, loops, curve)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequest):
-        curves.loopback_strengths_2022(0.5, 0, 3)
 
 
 @pytest.mark.parametrize(
