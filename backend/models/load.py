@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import EMBEDDINGS, LORAS, places
-from .memory import memory_for_models
+from .memory import give_back, memory_for_models
 from .pipeline_files import variant_in
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def load(name: str, options: Options) -> Model:
     embeddings = places(EMBEDDINGS, options.embedding_folders, options.model_folders)
     model = Model(pipe, family, name, device, dtype, loras, embeddings, options.memory)
     model.prepare(model.native, model.native)
+    give_back(device)
     return model
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from ..errors import OutOfMemory
-from .memory import free_caches, free_memory, in_words, memory_for_models
+from .memory import free_caches, free_memory, give_back, in_words, memory_for_models
 from .needs import ALL_AT_ONCE, MODES, Anatomy, Job, MemoryPlan, bytes_needed, plan_memory
 
 if TYPE_CHECKING:
@@ -112,7 +110,10 @@ class Savings:
         self._learnt.discard(CACHES)
         self.tiled = plan.tiled or TILES in self._learnt
         learnt = max((MODES.index(rung) for rung in self._learnt if rung in MODES), default=0)
-        self.placement.change(MODES[max(learnt, MODES.index(plan.mode))])
+        mode = MODES[max(learnt, MODES.index(plan.mode))]
+        if mode != self.placement.mode:
+            self.placement.change(mode)
+            give_back(self.placement.device)
 
     def held(self) -> int:
         """Return the bytes that the weights take where they are used."""
@@ -149,11 +150,3 @@ def require_possible(plan: MemoryPlan, device: str, wanted: str, held: int = 0) 
 def ran_out(error: Exception) -> bool:
     """Return whether an error says that there was no memory left."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in NO_MEMORY)
-
-
-def give_back(device: str) -> None:
-    """Give memory that torch keeps for itself back to the device and the system."""
-    gc.collect()
-    kind = device.partition(":")[0]
-    if kind in ("cuda", "xpu", "mps"):
-        getattr(sys.modules["torch"], kind).empty_cache()

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
 
 from ..engine import Engine
 from ..models.load import Models
-from ..models.memory import free_caches
+from ..models.memory import free_caches, give_back
 
 
 def free_models(engine: Engine) -> None:
     """Forget every loaded model and give its memory back to the device and the system."""
     engine.models = Models(engine.models.options)
     free_caches()
-    gc.collect()  # a model's denoiser holds its model
     torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    for backend, here in (
-        (torch.cuda, torch.cuda.is_available),
-        (torch.xpu, torch.xpu.is_available),
-        (torch.mps, torch.backends.mps.is_available),
-    ):
-        if here():
-            backend.empty_cache()
+    there = [] if torch is None else [name for name in ("cuda", "xpu") if getattr(torch, name).is_available()]
+    if torch is not None and torch.backends.mps.is_available():
+        there.append("mps")
+    for device in (*there, "cpu"):
+        give_back(device)  # which collects what is unreachable, too: a model's denoiser holds its model
 
 
 def held_memory(device: str) -> int:
