@@ -16,12 +16,13 @@ from ..errors import InvalidRequest, ModelError, OutOfMemory
 from ..imaging.regions import Region
 from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
+from .attention import hasten
 from .autoencoder import Autoencoder, nothing
 from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
 from .families import Family, Shown
 from .fast import NOTHING, Fast, Shortcut, fast
-from .kept import Kept
 from .ip_adapter import IpAdapter
+from .kept import Kept
 from .needs import Job, anatomy_of_modules
 from .placement import Placement, blocks_of, work_on
 from .savings import Savings, ran_out
@@ -80,8 +81,8 @@ class Model:
         self._prompts: Cache = Kept(KEPT_BYTES)
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
         self._loras = Loras(pipe, lora_folders)
-        self._embedding_folders = embedding_folders
         self._ip_adapter = IpAdapter(pipe)
+        self._embedding_folders = embedding_folders
         self._read_with: tuple[object, list[Version]] = ((), [])  # LoRAs and embeddings, as for the kept prompts
         self._own_vae = pipe.vae
         self._vae = ""
@@ -89,6 +90,8 @@ class Model:
         self._fast: Fast | None = None
         _lay_out(family.network, device)
         _lay_out(pipe.vae, device)
+        if device == "cpu":
+            hasten(family.network)
         family.network.forward = self._forward  # type: ignore[method-assign]
         found = (getattr(pipe, name, None) for name in TEXT_ENCODERS)
         encoders = [encoder for encoder in found if encoder is not None]
@@ -277,9 +280,6 @@ class Model:
             self._put_vae(vae)
             self._vae = wanted
 
-    def _put_vae(self, vae: Any) -> None:
-        family = self.family
-        family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
     def use_ip_adapter(self, name: str, scale: float, picture: Array | None) -> None:
         """Prompt the denoiser with a picture too, through the IP-Adapter in that file; raises as IpAdapter.apply."""
         before = self._ip_adapter.active
@@ -289,6 +289,9 @@ class Model:
             if self._ip_adapter.active != before:
                 self.savings.placement.renew()
 
+    def _put_vae(self, vae: Any) -> None:
+        family = self.family
+        family.seamless_by = tuple(vae if part is self.pipe.vae else part for part in family.seamless_by)
         self.pipe.vae = vae
         self.savings.placement.replace("vae", [vae])
         self._latents.clear()
@@ -354,10 +357,10 @@ class Model:
             prompts = encode_prompts(
                 self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
             )
+            return self._ip_adapter.added_to(prompts)
 
         return self.savings.attempt("read the prompt", "text", read)
 
-            return self._ip_adapter.added_to(prompts)
 
 def _lay_out(module: torch.nn.Module, device: str) -> None:
     """Store a module's convolutions with the channels innermost, as processors and CUDA's tensor cores read them.

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from backend.engine import Engine
 from backend.errors import InvalidRequest
 from backend.imaging.regions import Region
 from backend.models.fast import MODES, NOTHING, Merging, Shortcut, shortcut_of
-from backend.models.load import Options
+from backend.models.load import Models, Options
 from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
 
@@ -190,3 +191,18 @@ def test_what_cant_be_left_out_is_a_sentence(
     common = {**SMALL, "model": tiny.folder(family, root), "sampler": "Euler"}
     with pytest.raises(InvalidRequest, match="can't leave out"):
         run(exact, img2img(picture, **common, **change))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_attention_on_a_processor_gives_the_same_bits_as_diffusers(family: str, root: Path) -> None:
+    model = Models(Options(device="cpu", precision="float32")).get(tiny.folder(family, root))
+    unet: Any = model.family.network
+    assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"ContiguousAttention"}
+    blocks = [part for part in unet.modules() if type(part).__name__ == "BasicTransformerBlock"]
+    tokens = torch.randn(2, 12, blocks[0].norm1.normalized_shape[0], generator=torch.Generator().manual_seed(5))
+    text = torch.randn(2, 7, unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        ours = blocks[0](tokens, encoder_hidden_states=text)
+        for attention in (blocks[0].attn1, blocks[0].attn2):
+            attention.set_processor(AttnProcessor2_0())
+        assert torch.equal(blocks[0](tokens, encoder_hidden_states=text), ours)
