@@ -33,6 +33,7 @@ ATTENDING_UNET, UNET_ALONE = 0.41, 0.25  # × the first level's channels, with a
 TRANSFORMER = 25.0 / 256  # × channels; a token is 16×16 pixels
 DECODER, ENCODER = 3.0, 5.0  # × channels of the second and of the first level
 FILM_DECODER, FILM_ENCODER = 18.0, 10.0  # × the base width of a video model's VAE
+COPIES = 0.3  # × all weights: what a processor's libraries hold beside weights that lie in a file (docs/memory.md)
 PICTURE = 40  # bytes a pixel of the canvas, mask and result, and of copies of them
 FULL = 4  # bytes of a number in float32
 
@@ -143,6 +144,9 @@ def bytes_needed(anatomy: Anatomy, job: Job, mode: str, tiled: bool) -> int:
     else:
         blocks = [part.in_blocks * job.item for part in (anatomy.text, anatomy.denoiser)]
         most = max(blocks[0], blocks[1] + denoise, vae + draw)
+    if not job.on_card and mode != "full":
+        weights = text + denoiser + vae
+        most = min(most + COPIES * weights, weights + max(denoise, draw))
     return int(most + PICTURE * pixels * job.batch)
 
 

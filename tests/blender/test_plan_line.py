@@ -40,7 +40,7 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
     assert suffices and text == "About 53 MB"
     for room, words, enough in (
         (8_000_000_000, "of 8.0 GB free", True),
-        (20_000_000, "28 MB are needed and 20 MB free: choose", False),
+        (20_000_000, "37 MB are needed and 20 MB free: choose", False),
     ):
         monkeypatch.setattr(advice.jobs, "room", lambda room=room: room)
         text, suffices = advice.memory_line(bpy.context)

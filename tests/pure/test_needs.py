@@ -31,18 +31,22 @@ def test_what_a_picture_takes_is_weights_and_the_most_that_works_at_once() -> No
     decode, denoise = 768 * 1.6 * pixels * 2, 131.2 * 1.9 * pixels * 2 * 2
     canvas = 40 * pixels
     assert bytes_needed(SD1, job, "full", False) == int((123 + 860 + 84) * 2e6 + decode + canvas)
-    assert bytes_needed(SD1, job, "medium", False) == int(860 * 2e6 + denoise + canvas)
-    assert bytes_needed(SD1, job, "low", False) == int(84 * 2e6 + decode + canvas)
+    on_card = job._replace(on_card=True)
+    decode_on_card = 2200 * pixels * 2
+    assert bytes_needed(SD1, on_card, "medium", False) == int(860 * 2e6 + denoise + canvas)
+    assert bytes_needed(SD1, on_card, "low", False) == int(84 * 2e6 + decode_on_card + canvas)
+    copies = 0.3 * (123 + 860 + 84) * 2e6  # that a processor's libraries make
+    assert bytes_needed(SD1, job, "medium", False) == int(860 * 2e6 + denoise + copies + canvas)
 
 
 def test_the_plan_is_the_first_way_that_fits_and_else_the_most_sparing_one() -> None:
-    job = Job(1024, 1024)
-    found = [plan_memory(SD1, job, int(room * GIGABYTE)) for room in (0, 9, 4, 3.1, 1.5, 0.5)]
+    job = Job(1024, 1024, on_card=True)
+    found = [plan_memory(SD1, job, int(room * GIGABYTE)) for room in (0, 9, 4, 3.1, 1.9, 0.5)]
     assert [(plan.mode, plan.tiled) for plan in found] == [
         ("full", False),
         ("full", False),
         ("full", True),
-        ("medium", False),
+        ("medium", True),
         ("low", True),
         ("low", True),
     ]
