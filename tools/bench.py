@@ -219,7 +219,7 @@ def main() -> int:
         report.peak(setup.job("flops", large), ours)
         report.cancels(ours)
         exact = setup.job("bare", large, 1, precision="float32")
-        hurried = {mode: setup.job("ours", large, 1, mode) for mode in FAST_MODES if mode != "off"}
+        hurried = {mode: setup.job("ours", large, 2, mode) for mode in FAST_MODES if mode != "off"}
         report.fast(exact, bare, ours, hurried, fidelity())
     report.main_thread(child("bench_main_thread.py"))
     text = report.text()

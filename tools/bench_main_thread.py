@@ -34,12 +34,12 @@ def main_thread(backend: str) -> dict[str, float]:
     """Return the longest times in milliseconds that a job of 1024² holds the main thread, once the model is loaded."""
     bpy.context.preferences.addons[EXTENSION].preferences.backend = backend
     jobs, results = sys.modules[f"{EXTENSION}.addon.jobs"], sys.modules[f"{EXTENSION}.addon.scene.results"]
-    request_module = sys.modules[f"{EXTENSION}.backend.request"]
+    request_module, settings_module = (sys.modules[f"{EXTENSION}.backend.{name}"] for name in ("request", "settings"))
     scene = bpy.context.scene.session_uid
     init = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     found: dict[str, float] = {}
     for steps in (1, STEPS):  # the first one loads the model
-        settings = request_module.Img2Img(prompt="a woman", width=SIDE, height=SIDE, steps=steps, seed=1)
+        settings = settings_module.Img2Img(prompt="a woman", width=SIDE, height=SIDE, steps=steps, seed=1)
         applied: list[float] = []
 
         def apply(job: Any, applied: list[float] = applied) -> None:
