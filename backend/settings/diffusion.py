@@ -41,10 +41,17 @@ INPAINT_AREAS = {
     "whole_picture": ("Whole Picture", "Process the whole picture at the size set"),
     "only_masked": ("Only Masked", "Process the masked part alone, enlarged to the size set, and paste it back"),
 }
+# What each costs is from docs/bench.md: a job of Stable Diffusion 1's size, and the embedded model's pictures.
 FAST_MODES = {
     "off": ("Off", "Every step in full"),
-    "balanced": ("Balanced", "The deep layers of the model run in every other step"),
-    "fastest": ("Fastest", "The deep layers run in every third step, and half of the tokens are merged"),
+    "balanced": (
+        "Balanced",
+        "Deep layers run in every other step: about 1.6 times as fast, 31 to 39 dB to the full picture",
+    ),
+    "fastest": (
+        "Fastest",
+        "Deep layers in every third step, half of the tokens merged: about 2 times as fast, 26 to 33 dB",
+    ),
 }
 
 CPU, NV = "CPU", "NV"
