@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +136,8 @@ def load(name: str, options: Options) -> Model:
     dtype = choose_precision(options.precision, device)
     require_room(name, device, dtype.itemsize, options.memory)
     try:
-        pipe = _load_pipeline(name, dtype, options)
+        with _default_precision_kept():
+            pipe = _load_pipeline(name, dtype, options)
     except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         log.info("loading %s failed", name, exc_info=True)
         raise ModelError(f"The model {name} could not be loaded: {_first_line(error)}", _REMEDY) from error
@@ -149,6 +152,18 @@ def load(name: str, options: Options) -> Model:
     model.prepare(model.native, model.native)
     give_back(device)
     return model
+
+
+@contextmanager
+def _default_precision_kept() -> Iterator[None]:
+    """Put torch's default precision back, which diffusers leaves changed where its loading is cut short."""
+    import torch
+
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def require_room(name: str, device: str, item: int, memory: str) -> None:
