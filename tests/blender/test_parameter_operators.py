@@ -88,7 +88,7 @@ def test_what_is_not_taken_is_told(scene: bpy.types.Scene) -> None:
     told = taken(scene, WEB_UI.replace("DPM++ 2M Karras", "Sketchy").replace("1234567890", "3022743107"))
     assert "Sampler “Sketchy” is not available here; the one set is kept." in told
     assert "Seed 3022743107 is more than the 2147483647 that Blender can hold; 7 is kept." in told
-    assert scene.viewport_diffusion.diffusion.sampler == "Euler a" and scene.viewport_diffusion.diffusion.seed == 7
+    assert scene.viewport_diffusion.diffusion.sampler == "Automatic" and scene.viewport_diffusion.diffusion.seed == 7
     assert taken(scene, WEB_UI) == ""
 
 
@@ -154,7 +154,7 @@ def test_a_result_is_sent_to_img2img_with_its_size(picture: bpy.types.Image, sce
     diffusion = settings.diffusion
     assert (diffusion.prompt, diffusion.steps, diffusion.seed) == ("masterpiece, 1girl, (solo:1.2)", 28, 1234567890)
     # The web UI sends no more than these along.
-    assert (diffusion.sampler, diffusion.cfg_scale) == ("Euler a", 7.0)
+    assert (diffusion.sampler, diffusion.cfg_scale) == ("Automatic", 7.0)
     settings.img2img.denoising_strength = 0
     assert bpy.ops.viewport_diffusion.generate() == {"FINISHED"}
     assert tuple(settings.result.size) == (96, 64) and settings.result != picture
