@@ -301,6 +301,8 @@ def doors(model: Model) -> dict[str, tuple[torch.nn.Module, torch.nn.Module]]:
     network = getattr(pipe, "unet", None) or pipe.transformer
     encoder = pipe.text_encoder or pipe.text_encoder_2
     text = getattr(encoder, "text_model", encoder)
+    if not hasattr(text, "embeddings"):  # a language model, perhaps within one that also sees
+        text = next(part for part in text.modules() if hasattr(part, "embed_tokens"))
     return {
         "text": (text.embeddings, text.final_layer_norm)
         if hasattr(text, "embeddings")
