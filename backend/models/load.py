@@ -75,7 +75,7 @@ class Models:
         )
 
     def held(self) -> int:
-        """Return the bytes that the weights of the loaded model take where they are used."""
+        """Return the bytes that the weights of the loaded models take where they are used."""
         return sum(model.savings.held() for model in (self._model, self._refiner) if model is not None)
 
     def title(self, name: str) -> str:
@@ -88,9 +88,10 @@ class Models:
         Raises ModelError with what is wrong with either, InvalidRequest where they don't fit each other.
         """
         if self._model is None or self._name != name:
+            known = self._refiner if self._refiner_name == name else None
             self._model = self._refiner = None  # freed before the next is loaded: two rarely fit
             gc.collect()  # which a model needs, since its denoiser's forward is its own method
-            self._model = load(name, self.options)
+            self._model = known or load(name, self.options)
             self._name = name
         self._model.use_vae(vae)
         return self._model
@@ -98,11 +99,20 @@ class Models:
     def refiner(self, name: str) -> Model:
         """Return the model of that name, loaded beside the one that `get` has returned; raises as load does."""
         if self._refiner is None or self._refiner_name != name:
-            self._refiner = None
-            gc.collect()
+            self.drop_refiner()
             self._refiner = load(name, self.options)
             self._refiner_name = name
         return self._refiner
+
+    def drop_refiner(self) -> None:
+        """Let go of the model beside the one that `get` has returned, if there is one."""
+        if self._refiner is None:
+            return
+        self._refiner = None
+        if self._model is not None:
+            self._model.refiner = None
+        gc.collect()
+        give_back(choose_device(self.options.device))
 
 
 def native_side(name: str) -> int | None:

@@ -25,6 +25,7 @@ CACHES = {
     "upscaler_networks": ("load_network",),
     "user_upscalers": ("_load",),
     "interrogators": ("load_captioner", "load_ranker"),
+    "previews": ("load_tiny",),
 }
 
 
@@ -78,10 +79,13 @@ def free_memory(device: str) -> int:
     torch = sys.modules.get("torch")
     if torch is None:
         return 0
-    if kind == "mps":
-        return max(0, int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()))
-    card = getattr(torch, kind)  # cuda, which ROCm goes by too, or xpu
-    return int(card.mem_get_info(device)[0] + card.memory_reserved(device) - card.memory_allocated(device))
+    try:
+        if kind == "mps":
+            return max(0, int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()))
+        card = getattr(torch, kind)  # cuda, which ROCm goes by too, or xpu
+        return int(card.mem_get_info(device)[0] + card.memory_reserved(device) - card.memory_allocated(device))
+    except (RuntimeError, AssertionError):  # Intel's processors' own graphics don't tell; or torch lacks the device
+        return 0
 
 
 def _system() -> Iterator[int]:

@@ -107,9 +107,11 @@ class Model:
     def prepare(self, width: int, height: int, batch: int = 1, window: int = 0) -> None:
         """Plan the memory for a picture of that size in pixels, and go without what the plan says.
 
-        batch: how many at once; window: pixels that the denoiser looks at, where those aren't all. Raises OutOfMemory
-        where no plan serves.
+        batch: how many at once; window: pixels that the denoiser looks at, where those aren't all. Its refiner's memory
+        is planned too. Raises OutOfMemory where no plan serves.
         """
+        if self.refiner is not None:
+            self.refiner.prepare(width, height, batch, window)
         on_card = self.device != "cpu"
         self.savings.prepare(Job(width, height, batch, self.dtype.itemsize, on_card, self.takes_negative, window))
 
@@ -283,6 +285,8 @@ class Model:
     def use_ip_adapter(self, name: str, scale: float, picture: Array | None) -> None:
         """Prompt the denoiser with a picture too, through the IP-Adapter in that file; raises as IpAdapter.apply."""
         before = self._ip_adapter.active
+        if name.strip() or before:  # diffusers moves all of a denoiser to where its first weight lies
+            self.savings.placement.put_back()
         try:
             self._ip_adapter.apply(name.strip(), scale, picture)
         finally:
@@ -350,6 +354,7 @@ class Model:
             self._loras.apply(weights)
             if self._loras.active != before:
                 self.savings.placement.renew()
+                self.savings.placement.use("text")
             read_with = (self._loras.active, versions)
             if read_with != self._read_with:
                 self._prompts.clear()

@@ -115,7 +115,7 @@ class DiskShelf:
             tensor = weight.value
             if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
                 tensor = weight.value = tensor.contiguous()
-            _in_memory_order(tensor).view(torch.uint8).numpy().tofile(self._file)
+            _in_memory_order(tensor).cpu().view(torch.uint8).numpy().tofile(self._file)
             end = -(-self._file.tell() // ALIGNED) * ALIGNED
         self._file.truncate(max(end, 1))
         self._file.flush()
@@ -156,6 +156,7 @@ class Placement:
         self._shelves: dict[str, Shelf] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._here = ""  # the part that is being used
+        self._lying: dict[str, int] = {}  # bytes that parts took on a card when they were last used
         self.bytes = 0  # of all weights, wherever they are
         self._count()
 
@@ -163,14 +164,23 @@ class Placement:
         """Have a part ready to work; the one before makes room for it."""
         if self.mode == "full" or self._here == part:
             return
+        self.put_back()
+        self._shelf(part).fetch()
+        self._lying[part] = sum(_size(w.value) for w in _weights(self._parts[part]) if w.value.device.type != "cpu")
+        self._here = part
+
+    def put_back(self) -> None:
+        """Let the part that is being used wait like the others."""
         if self._here:
             self._shelf(self._here).put_back()
         self._here = ""
-        self._shelf(part).fetch()
-        self._here = part
+
+    def held(self) -> int:
+        """Return the bytes of the weights that lie where they are used; for a processor, of those that stay there."""
+        return self.bytes if self.mode == "full" else self._lying.get(self._here, 0)
 
     def change(self, mode: str) -> None:
-        """Go over to another mode; raises OutOfMemory where a disk is needed and refuses."""
+        """Go over to another mode; raises OutOfMemory where a disk is needed and refuses: all parts stay then."""
         if mode == self.mode:
             return
         if mode == "full" or self.device == "cpu":
@@ -180,19 +190,32 @@ class Placement:
         self.mode = mode
         if mode == "full":
             return
-        if mode == "low":
-            self._hook_blocks()
-        for part in self._parts:
-            self._shelf(part)
+        try:
+            if mode == "low":
+                self._hook_blocks()
+            for part in self._parts:
+                self._shelf(part)
+        except OutOfMemory:
+            self._settle()
+            self.mode = "full"
+            raise
 
     def _settle(self) -> None:
         """Bring all weights to where they are used, to stay."""
-        if self.mode != "full":
-            for part in self._parts:
-                self._shelf(part)
         for shelf in self._shelves.values():
             shelf.empty()
+        for modules in self._parts.values():
+            self._bring(modules)
         self._forget()
+
+    @torch.inference_mode(False)
+    def _bring(self, modules: Sequence[Module]) -> None:
+        """Bring the weights that are on no shelf to where they are used."""
+        for weight in _weights(modules):
+            waiting = weight.value
+            there = waiting.to(self.device)
+            if there is not waiting:
+                weight.value = there
 
     def _rest(self) -> None:
         """Put all weights back to where they wait."""
@@ -214,24 +237,25 @@ class Placement:
         self._here = ""
 
     def renew(self) -> None:
-        """Look anew at which weights there are, once others have been added to modules."""
+        """Look anew at which weights there are, once others have been added to modules; on a card all wait then."""
         if self.mode == "full" or self.device == "cpu":  # where what is added lies where it is used
             return
         mode, self.mode = self.mode, ""
         self.change(mode)
 
     def replace(self, part: str, modules: Sequence[Module]) -> None:
-        """Let other modules, which are where they are used, take the place of a part."""
+        """Let other modules, wherever their weights are, take the place of a part."""
         self._parts[part] = modules
         self._shelves.pop(part, None)
         self._here = "" if self._here == part else self._here
         self._count()
-        if self.mode != "full":
+        if self.mode == "full":
+            self._bring(modules)
+        else:
             self._shelf(part)
 
     def _count(self) -> None:
-        tensors = (weight.value for modules in self._parts.values() for weight in _weights(modules))
-        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.bytes = sum(_size(weight.value) for modules in self._parts.values() for weight in _weights(modules))
 
     def _shelf(self, part: str) -> Shelf:
         """Return the shelf of a part's weights, less those of its blocks that have their own."""
@@ -270,6 +294,11 @@ def work_on(pipe: Any, device: str) -> None:
     kind, there = type(pipe), torch.device(device)
     places = {name: property(lambda _: there) for name in ("device", "_execution_device")}
     pipe.__class__ = type(kind.__name__, (kind,), places)
+
+
+def _size(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor's numbers."""
+    return tensor.numel() * tensor.element_size()
 
 
 def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:

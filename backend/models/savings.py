@@ -95,13 +95,13 @@ class Savings:
         if rung is None:
             self._learnt.discard(CACHES)  # what other pictures keep may be let go the next time
             return False
-        self._learnt.add(rung)
         self.forget()
         free_caches()
         if rung == TILES:
             self.tiled = True
         elif rung in MODES:
             self.placement.change(rung)
+        self._learnt.add(rung)
         give_back(self.placement.device)
         self.tell(SAID[rung])
         return True
@@ -117,7 +117,7 @@ class Savings:
 
     def held(self) -> int:
         """Return the bytes that the weights take where they are used."""
-        return self.placement.bytes if self.placement.mode == "full" else 0
+        return self.placement.held()
 
     def _not_enough(self, doing: str) -> OutOfMemory:
         """Return the error that says how much is needed and how much there is."""

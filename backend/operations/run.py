@@ -101,9 +101,10 @@ class Run:
         """
         name, refiner = settings.model, settings.refiner
         model = self._loaded(name, lambda: self.models.get(name, settings.vae))
-        model.refiner = (
-            self._loaded(refiner, lambda: self.models.refiner(refiner)) if refiner not in ("", name) else None
-        )
+        if refiner in ("", name):
+            self.models.drop_refiner()
+        else:
+            model.refiner = self._loaded(refiner, lambda: self.models.refiner(refiner))
         reference = None if self.reference is None else flatten(self.reference)
         model.use_ip_adapter(settings.ip_adapter, settings.ip_adapter_scale, reference)
         return model

@@ -145,13 +145,13 @@ def main(options: Options) -> int:
 
 
 def greeting(options: Options) -> dict[str, Any]:
-    """Return the hello: versions, device, and its memory in bytes."""
+    """Return the hello: versions, device ("" where there is no such one), and its memory in bytes."""
     import torch
 
     try:
         device = choose_device(options.device)
     except DiffusionError:
-        device = options.device  # the first job says what is wrong with it
+        device = ""  # the first job says what is wrong with it
     on_card = device.startswith("cuda") and torch.cuda.is_available()
     return {
         "type": "hello",

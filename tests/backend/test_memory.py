@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,10 +18,12 @@ from backend.engine import Engine
 from backend.errors import ModelError, OutOfMemory
 from backend.models.autoencoder import OVERFLOWED
 from backend.models.load import MEMORY_MODES, Models, Options
+from backend.models.memory import CACHES, free_memory
 from backend.models.model import Model
 from backend.models.needs import MODES
 from backend.models.placement import CardShelf, DiskShelf, Placement, Shelf, Weight, blocks_of
 from backend.models.savings import RUNGS, SAID
+from backend.transport.worker import greeting
 from tests.backend.helpers import Picture, img2img, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +115,67 @@ def test_on_a_card_only_what_is_used_is_there() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
     placement.change("full")
     assert devices(unet) == devices(vae) == devices(text) == {"meta"}
+
+
+def test_a_part_that_a_lora_was_put_into_is_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Models(Options()).get("embedded")
+    encoder, vae = model.pipe.text_encoder, model.pipe.vae
+    parts = {"text": [encoder], "denoiser": [model.pipe.unet], "vae": [vae]}
+    placement = model.savings.placement = Placement(parts, blocks_of([encoder, model.pipe.unet]), "meta")
+    seen: list[torch.Tensor] = []
+
+    def put_in(weights: object) -> None:
+        model._loras.active, encoder.added = ((("a LoRA", 0, 0), 1.0),), torch.nn.Linear(2, 2)
+
+    def look(*_: object) -> None:
+        seen.extend((*encoder.parameters(), *encoder.buffers()))
+        raise InterruptedError
+
+    monkeypatch.setattr(model._loras, "apply", put_in)
+    encoder.register_forward_pre_hook(look)
+    with pytest.raises(InterruptedError):
+        model.encode_prompts("a cat", "", 1, 1)
+    assert {tensor.device.type for tensor in seen} == {"meta"}
+    assert model.savings.held() == sum(tensor.nbytes for tensor in seen)
+    placement.put_back()
+    assert model.savings.held() == 0 and next(encoder.parameters()).device.type == "cpu"
+
+
+def test_a_part_that_was_put_aside_comes_back_to_where_all_parts_stay() -> None:
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    placement = Placement({"vae": [first]}, [], "meta")
+    placement.use("vae")
+    placement.replace("vae", [second])
+    placement.change("full")
+    assert (first.weight.device.type, second.weight.device.type) == ("meta", "meta")
+    third = torch.nn.Linear(2, 2)
+    placement.replace("vae", [third])
+    assert third.weight.device.type == "meta"
+
+
+def test_a_disk_that_refuses_leaves_all_parts_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {name: [torch.nn.Linear(2, 2)] for name in ("text", "vae")}
+    before = parts["text"][0].weight.clone()
+    placement = Placement(parts, [], "cpu")
+
+    def refuse(**_: object) -> None:
+        raise OSError("no space")
+
+    placement.change("medium")
+    monkeypatch.setattr("backend.models.placement.tempfile.TemporaryFile", refuse)
+    with pytest.raises(OutOfMemory, match="laid aside on the disk"):
+        placement.change("low")
+    assert placement.mode == "full" and torch.equal(parts["text"][0].weight, before)
+    placement.use("vae")
+
+
+def test_a_device_that_tells_nothing_is_unknown_and_a_kept_preview_network_is_let_go() -> None:
+    assert torch.cuda.is_available() or free_memory("cuda") == 0
+    assert torch.xpu.is_available() or free_memory("xpu") == 0
+    assert torch.cuda.is_available() or greeting(Options(device="cuda"))["device"] == ""
+    for module, functions in CACHES.items():
+        loaded = importlib.import_module(f"backend.models.{module}")
+        assert all(hasattr(getattr(loaded, function), "cache_clear") for function in functions)
 
 
 def test_a_block_that_was_cancelled_gives_its_memory_back_too() -> None:

@@ -74,7 +74,22 @@ def test_what_cant_go_on_is_a_sentence(
         make(refiner=folder_of(other))
     with pytest.raises(InvalidRequest, match="can't refine"):
         make(model=folder_of("flux"))
+    with pytest.raises(InvalidRequest, match="is an inpainting model"):
+        make(model=folder_of("inpainting"))
     assert make().shape == (64, 64, 3)
+
+
+def test_a_refiner_that_is_switched_off_is_let_go_and_one_that_becomes_the_model_is_not_loaded_again(
+    engine: Engine, make: Callable[..., Picture], folder_of: Callable[[str], str]
+) -> None:
+    models, name = engine.models, folder_of("refiner")
+    make(width=128)
+    refiner = models.get(folder_of("sdxl")).refiner
+    assert refiner is models.refiner(name) and refiner.savings._job is not None and refiner.savings._job.width == 128
+    assert models.is_loaded(name) and models.get(name) is refiner
+    make()
+    make(refiner="")
+    assert not models.is_loaded(name) and models.get(folder_of("sdxl")).refiner is None
 
 
 def test_a_cancel_stops_the_refiner(
