@@ -35,10 +35,10 @@ class _State:
     entries: tuple[Entry, ...] = ()
     additions: dict[str, list[Addition]]  # by their kind
     positions: dict[str, int]
-    found: list[
-        tuple[list[Entry], dict[str, list[Addition]]]
-    ]  # what a thread has found and the main thread hasn't taken in yet
+    # What a thread has found and the main thread hasn't taken in yet.
+    found: list[tuple[list[Entry], dict[str, list[Addition]]]]
     looking: threading.Thread | None = None
+    again: bool = False  # what is looked at has changed meanwhile
     refused: tuple[str, str] = ("", "")  # an entry that was chosen though it can't be used, and the model then
     fetching: Fetching | None = None
     asking: Fetching | None = None
@@ -70,9 +70,11 @@ def is_looking() -> bool:
 
 
 def refresh() -> None:
-    """Look at the disk again, on a thread."""
+    """Look at the disk again, on a thread; once more after a look that is under way."""
     if _state.looking is not None:
+        _state.again = True
         return
+    _state.again = False
     shared = chosen_folders("model_folders")
     own = {LORAS: chosen_folders("lora_folders"), EMBEDDINGS: chosen_folders("embedding_folders"), VAES: ()}
 
@@ -193,6 +195,8 @@ def drain() -> bool:
         _state.looking, changed = None, True
         if _state.found:
             _take_in(*_state.found.pop())
+        if _state.again:
+            refresh()
     if _state.asking is not None and not _state.asking.is_over:
         changed |= _state.asking.poll()
         if _state.asking.is_over:
@@ -278,7 +282,7 @@ def register() -> None:
     """Look at the disk soon, and make sure that no fetching process outlives Blender."""
     atexit.register(shut_down)
     if not bpy.app.background:
-        bpy.app.timers.register(_look_first, first_interval=FIRST_LOOK)
+        bpy.app.timers.register(_look_first, first_interval=FIRST_LOOK, persistent=True)
 
 
 def unregister() -> None:
@@ -288,4 +292,6 @@ def unregister() -> None:
             bpy.app.timers.unregister(timer)
     shut_down()
     _state.entries, _state.additions, _state.positions, _state.failure = (), {}, {}, ""
+    _state.looking, _state.again = None, False
+    _state.found.clear()
     atexit.unregister(shut_down)

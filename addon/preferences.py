@@ -36,6 +36,13 @@ PREVIEWS = (
 )
 
 
+def look_again(preferences: bpy.types.AddonPreferences, context: bpy.types.Context) -> None:
+    """Find what is in the folders that are chosen now."""
+    from . import catalogue  # which asks here for the folders
+
+    catalogue.refresh()
+
+
 class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
     """Preferences of Viewport Diffusion."""
 
@@ -66,13 +73,17 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         name="Model Folders",
         description="Folders with models, several of them separated by a semicolon; that of another tool will do, such "
         "as a web UI's or ComfyUI's, whose LoRAs, embeddings and VAEs are found too",
+        update=look_again,
     )
     lora_folders: bpy.props.StringProperty(
-        name="LoRA Folders", description="Folders with LoRAs, several of them separated by a semicolon"
+        name="LoRA Folders",
+        description="Folders with LoRAs, several of them separated by a semicolon",
+        update=look_again,
     )
     embedding_folders: bpy.props.StringProperty(
         name="Embedding Folders",
         description="Folders with embeddings (textual inversion), several of them separated by a semicolon",
+        update=look_again,
     )
     device: bpy.props.StringProperty(
         name="Device", description="automatic, cpu, cuda, cuda:1, xpu or mps", default="automatic"

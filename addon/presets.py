@@ -17,7 +17,8 @@ from .properties import own_fields
 
 SUBFOLDER = "viewport_diffusion"
 BUNDLED = Path(__file__).resolve().parents[1] / "presets"
-PERSONAL = {"width", "height", "seed", "model"}  # of this picture and this machine: a preset leaves them alone
+# Of this picture and this machine, so that a preset leaves them alone, as it does all that is a path.
+PERSONAL = {"width", "height", "seed", "model"}
 
 
 class VIEWPORT_DIFFUSION_PT_presets(PresetPanel, bpy.types.Panel):
@@ -63,11 +64,10 @@ class VIEWPORT_DIFFUSION_OT_preset_add(AddPresetBase, bpy.types.Operator):
     @property
     def preset_values(self) -> list[str]:
         """Return the settings that a preset keeps."""
-        shared = [item.name for item in dataclasses.fields(Diffusion)]
-        values = [f"settings.diffusion.{name}" for name in shared if name not in PERSONAL]
+        values = [f"settings.diffusion.{item.name}" for item in dataclasses.fields(Diffusion) if _is_kept(item)]
         own = {"img2img": Img2Img, "inpaint": Inpaint, "outpaint": Outpaint}  # scripts are chosen, not kept
         for group, cls in own.items():
-            values += [f"settings.{group}.{item.name}" for item in own_fields(cls)]
+            values += [f"settings.{group}.{item.name}" for item in own_fields(cls) if _is_kept(item)]
         return values
 
     def remove(self, context: bpy.types.Context, filepath: str) -> None:
@@ -118,6 +118,10 @@ def apply_file(scene: bpy.types.Scene, path: Path) -> list[str]:
             label = group.bl_rna.properties[name].name
             raise InvalidRequest(f"The preset {path.stem} has a value for {label} that does not fit.", AGAIN) from error
     return left_out
+
+
+def _is_kept(item: dataclasses.Field[Any]) -> bool:
+    return item.name not in PERSONAL and not item.metadata["is_path"]
 
 
 def _plain(name: str) -> str:

@@ -135,9 +135,17 @@ class VIEWPORT_DIFFUSION_OT_add_to_prompt(bpy.types.Operator):
 
     addition: bpy.props.EnumProperty(name="Addition", description="What is added", items=_additions)
     weight: bpy.props.FloatProperty(
-        name="Weight", description="How strongly it acts", default=1.0, soft_min=0.0, soft_max=2.0, step=5
+        name="Weight",
+        description="How strongly it acts",
+        default=1.0,
+        soft_min=0.0,
+        soft_max=2.0,
+        step=5,
+        options={"SKIP_SAVE"},
     )
-    negative: bpy.props.BoolProperty(name="Negative", description="Add it to the negative prompt, as bad hands are")
+    negative: bpy.props.BoolProperty(
+        name="Negative", description="Add it to the negative prompt, as bad hands are", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -45,10 +45,13 @@ def draw_limited(
     limits: Mapping[str, str],
     **look: object,
 ) -> None:
-    """Show settings in a row, greyed out with the reason below where the chosen model has no use for them."""
+    """Show settings in a row, greyed out with the reason below where the chosen model has no use for them.
+
+    They can still be set: what another model has left there may be what this one refuses.
+    """
     row = layout.row(align=True)
     reason = next((limits[name] for name in names if name in limits), "")
-    row.enabled = not reason
+    row.active = not reason
     for name in names:
         row.prop(group, name, **look)
     if reason:

@@ -142,7 +142,7 @@ class VIEWPORT_DIFFUSION_PT_sampling(ClosedPanel, bpy.types.Panel):
         draw_limited(layout, diffusion, ("clip_skip",), traits.limits)
         draw_limited(layout, diffusion, ("fast_mode",), traits.limits)
         row = layout.row()
-        row.enabled = "token_merging_ratio" not in traits.limits
+        row.active = "token_merging_ratio" not in traits.limits
         row.prop(diffusion, "token_merging_ratio", slider=True)
         if diffusion.fast_mode != "off":
             draw_message(layout, f"{FAST_MODES[diffusion.fast_mode][1]}.", "INFO")

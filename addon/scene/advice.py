@@ -85,7 +85,7 @@ def memory_line(context: bpy.types.Context) -> tuple[str, bool]:
         known and device != "cpu",
         window=max(canvas.tile.width * canvas.tile.height, canvas.made.width * canvas.made.height) * (canvas.tiles > 0),
     )
-    room = jobs.room() or (memory_for_models(device) if known else 0)
+    room = jobs.room() or (memory_for_models(device) if device == "cpu" else 0)  # a card is the backend's to ask
     plan = plan_memory(anatomy, job, room, chosen.memory)
     needed, there = in_words(plan.bytes), in_words(room)
     if not plan.fits:

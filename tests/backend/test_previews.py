@@ -6,6 +6,7 @@ import itertools
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -205,22 +206,23 @@ def test_a_tiny_autoencoder_is_found_by_its_name_beside_the_model(root: Path, tm
 def test_a_slow_tiny_autoencoder_gets_a_tenth_of_the_time(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = previews._decoded
+    decode, now = previews._decoded, 0.0
 
     def slowly(*arguments: Any) -> torch.Tensor:
-        time.sleep(0.02)
+        nonlocal now
+        now += 0.02
         return decode(*arguments)
 
     monkeypatch.setattr(previews, "_decoded", slowly)
+    monkeypatch.setattr(previews, "time", SimpleNamespace(monotonic=lambda: now))
     model = Engine(Options(precision="float32")).models.get(tiny.folder("sd1", root))
     seen = Seen(Previews(1, SHARP, small_autoencoder(tmp_path / "mine")))
     previewer = previews.Previewer(model, seen)
     latents = torch.zeros(1, 4, 8, 8)
-    began = time.monotonic()
-    while time.monotonic() - began < 0.5:
+    while now < 0.5:
         previewer.show(latents)
-        time.sleep(0.005)
-    assert 0 < previewer._spent <= previews.SHARE * (time.monotonic() - began)
+        now += 0.005
+    assert 0 < previewer._spent <= previews.SHARE * now
     first_sharp = next(i for i, one in enumerate(seen.pictures) if not np.array_equal(one, seen.pictures[0]))
     assert all(np.array_equal(one, seen.pictures[first_sharp]) for one in seen.pictures[first_sharp:])
 

@@ -37,8 +37,8 @@ def submit_batch(scene: bpy.types.Scene) -> Any:
 
 
 def finished(job: Any, count: int) -> bool:
-    """Whether so many pictures of a job are on the disk."""
-    return (part("addon.jobs").queue().folder(job.id) / f"result-{count - 1}.png").exists()
+    """Whether so many pictures of a job are on the disk and in its log."""
+    return len(part("backend.job").kept_results(part("addon.jobs").queue().folder(job.id))) >= count
 
 
 def images() -> list[str]:

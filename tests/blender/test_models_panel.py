@@ -36,6 +36,7 @@ def found(scene: bpy.types.Scene, folder: Path) -> Iterator[list[Any]]:
     """The entries after a look at that folder."""
     preferences = bpy.context.preferences.addons[EXTENSION].preferences
     preferences.model_folders = f"{folder};{folder / 'none'}"
+    part("addon.catalogue").wait()  # other folders are looked at of themselves
     assert bpy.ops.viewport_diffusion.refresh_models() == {"FINISHED"}
     yield list(part("addon.catalogue").entries())
     preferences.model_folders = ""
@@ -168,7 +169,7 @@ def test_loras_and_embeddings_are_found_and_added_to_the_prompt(found: list[Any]
     save(folder.parent / "own" / "glow.safetensors", {"emb_params": (2, 1024)})
     (folder / "Lora" / "torn.safetensors").write_bytes(b"\0" * 50)
     preferences.embedding_folders = str(folder.parent / "own")
-    bpy.ops.viewport_diffusion.refresh_models()
+    part("addon.catalogue").wait()
     catalogue = part("addon.catalogue")
     assert [(one.name, one.family) for one in catalogue.additions("embeddings")] == [("glow", "Stable Diffusion 2")]
     ink, torn = catalogue.additions("LoRAs")
