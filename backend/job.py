@@ -162,10 +162,13 @@ def last_event(folder: Path) -> Event | None:
 
 
 def kept_results(folder: Path) -> tuple[Result, ...]:
-    """Return the pictures that the last run of a job had finished, by its log, in the order in which they were made."""
+    """Return the pictures that the last run of a job had finished, by its log, in the order in which they were made.
+
+    One that waits to run again still has those of before.
+    """
     results: list[Result] = []
     for event in _events(_lines(folder)):
-        if event.kind in ("queued", "started"):
+        if event.kind == "started":
             results.clear()
         elif event.kind == "picture":
             results += event.results

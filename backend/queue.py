@@ -121,14 +121,13 @@ class JobQueue:
             self._waiting.insert(max(place, 0), job)
             self._save()
 
-    def withdraw(self, job: str) -> bool:
-        """End a waiting job as cancelled; returns whether it was waiting."""
+    def withdraw(self, job: str) -> Event | None:
+        """End a waiting job as cancelled, and return the event that tells so; None where it wasn't waiting."""
         if job not in self._waiting:
-            return False
+            return None
         self._waiting.remove(job)
         self._save()
-        self.cancelled(job)
-        return True
+        return self.cancelled(job)
 
     def cancelled(self, job: str) -> Event:
         """Write down that a job is over because it was cancelled, and return the event that tells so."""

@@ -94,6 +94,10 @@ class TakesParameters:
             told = f"{told}; made by the model {parsed.model}"
         if parsed.vae:
             told = f"{told}, with the VAE {parsed.vae}"
+        if parsed.refiner:
+            told = f"{told}, refined by {parsed.refiner}"
+        if parsed.ip_adapter:
+            told = f"{told}, prompted through the IP-Adapter {parsed.ip_adapter}"
         self.report({"WARNING" if notices else "INFO"}, " ".join([f"{told}.", *notices]))
         return {"FINISHED"}
 

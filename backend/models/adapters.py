@@ -128,6 +128,7 @@ class Loras:
             self._pipe.unload_lora_weights()
 
     def _load(self, path: Path, adapter: str) -> None:
+        from .savings import ran_out
         from .single_file import read_header
 
         if importlib.util.find_spec("peft") is None:
@@ -142,6 +143,8 @@ class Loras:
         try:
             self._pipe.load_lora_weights(str(path), adapter_name=adapter, use_safetensors=True, local_files_only=True)
         except UNFIT as error:
+            if ran_out(error):
+                raise
             log.info("loading %s failed", path, exc_info=True)
             raise unfit from error
         if not any(adapter in names for names in self._pipe.get_list_adapters().values()):

@@ -27,13 +27,12 @@ class Shortcut(NamedTuple):
 NOTHING = Shortcut()
 # The changes are those between which users of first-block caches choose for Flux.
 MODES = {"off": NOTHING, "balanced": Shortcut(2, 0.0, 0.08), "fastest": Shortcut(3, 0.5, 0.15)}
-MOST_MERGED = 0.75  # of the tokens: what is left is one in each square of 2×2, into which the others are merged
 
 
 def shortcut_of(mode: str, merging_ratio: float) -> Shortcut:
     """Return what a fast mode and a token merging ratio leave out together."""
     shortcut = MODES[mode]
-    return shortcut._replace(merged=max(shortcut.merged, min(merging_ratio, MOST_MERGED)))
+    return shortcut._replace(merged=max(shortcut.merged, merging_ratio))
 
 
 class Fast(Protocol):

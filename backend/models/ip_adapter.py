@@ -16,6 +16,7 @@ from ..errors import InvalidRequest, ModelError
 from ..request import Array
 from .adapters import UNFIT, read_weights, version_of
 from .additions import SUFFIX
+from .savings import ran_out
 
 if TYPE_CHECKING:
     from .conditioning import Conditioning, Prompts, Texts
@@ -90,10 +91,17 @@ class IpAdapter:
                 parts[part][rest] = tensor
         if not all(parts.values()):
             raise unfit
+        if any("lora" in key for key in parts["ip_adapter"]):
+            raise InvalidRequest(
+                f"The IP-Adapter “{path.stem}” is one for faces (FaceID), which can't be used here.",
+                "Choose one without FaceID in its name.",
+            )
         self._processors = dict(self._pipe.unet.attn_processors)
         try:
             self._pipe.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None)
         except (*UNFIT, AssertionError) as error:
+            if ran_out(error):
+                raise
             log.info("loading %s failed", path, exc_info=True)
             raise unfit from error
 
@@ -101,7 +109,9 @@ class IpAdapter:
         self._shown = None
         if self._pipe.unet.encoder_hid_proj is not None:
             self._pipe.unload_ip_adapter()
+        if self._processors:  # which are taken the place of before the rest of a file is read
             self._pipe.unet.set_attn_processor(dict(self._processors))
+            self._processors = {}
 
     @torch.inference_mode()
     def _read(self, path: Path, picture: Array) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,6 +132,8 @@ class IpAdapter:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         except (*UNFIT, OSError) as error:
+            if ran_out(error):
+                raise
             raise ModelError(f"The image encoder in {folder} is damaged.", "Copy or download it again.") from error
         side = encoder.config.image_size
         processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
@@ -135,11 +147,12 @@ class IpAdapter:
                 encoder(values, output_hidden_states=True).hidden_states[-2]
                 for values in (pixels, torch.zeros_like(pixels))
             )
-        weight = next(projection.parameters())
-        shown = found[None].to(weight.device), nothing[None].to(weight.device)
+        shown = found[None].to(self._pipe.device), nothing[None].to(self._pipe.device)
         try:
-            projection(shown[0].to(weight))
+            projection(shown[0][0].to(next(projection.parameters())))
         except RuntimeError as error:
+            if ran_out(error):
+                raise
             raise InvalidRequest(
                 f"The image encoder in {folder} doesn't belong to the IP-Adapter “{path.stem}”.",
                 "Put the one beside it that it was made with.",

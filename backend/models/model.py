@@ -250,6 +250,8 @@ class Model:
             return value.to(self.dtype)
         if isinstance(value, dict):
             return {name: self._cast(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._cast(item) for item in value]
         return value
 
     def encode(self, picture: Array) -> torch.Tensor:

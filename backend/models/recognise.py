@@ -91,7 +91,10 @@ def tell_family(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
         raise ModelError(f"{name} holds no Stable Diffusion model.", CHOOSE)
     family = next((family for prefix, family in FAMILIES.items() if _has(shapes, prefix)), None)
     if family == "refiner":
-        raise ModelError(f"{name} is the refiner of Stable Diffusion XL, not its base model.", "Choose the base model.")
+        raise ModelError(
+            f"{name} is the refiner of Stable Diffusion XL as a single file, which can't be read.",
+            "Choose the refiner's diffusers folder or hub name as the refiner, the base model as the model.",
+        )
     missing = [
         part
         for part, has in (("text encoder", family is not None), ("VAE", any(_has(shapes, prefix) for prefix in VAE)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -84,7 +85,7 @@ def paint(
         require_possible(size, (width, height), FAST_UPSCALER)  # known before a step is paid for
     model.prepare(*size, settings.batch_size)
     run.say("Reading the picture")
-    with model.seamless(settings.seamless_x, settings.seamless_y):
+    with _seamless(model, settings):
         begun = _begin(canvas, size, settings, model)
         strength = settings.conditioning_mask_strength if isinstance(settings, Inpaint) else 1.0
         finished: list[Finished] = []
@@ -102,6 +103,19 @@ def paint(
                 with run.part(parts - 1, parts), run.part(batch, settings.batch_count, title):
                     finished += map(finish, _paint_batch(canvas, begun, alone, noise, sizes, model, run))
     return finished
+
+
+@contextmanager
+def _seamless(model: Model, settings: Denoising) -> Iterator[None]:
+    """Make seamless pictures where that is set, the prompt's LoRAs and the refiner included."""
+    x, y = settings.seamless_x, settings.seamless_y
+    if (x or y) and model.family.seamless_by:  # a LoRA's convolutions must be there before they are made seamless
+        model.encode_prompts(settings.full_prompt, settings.negative_prompt, settings.steps, settings.clip_skip)
+    with ExitStack() as both:
+        for one in (model, model.refiner):
+            if one is not None:
+                both.enter_context(one.seamless(x, y))
+        yield
 
 
 @dataclass(frozen=True, eq=False)

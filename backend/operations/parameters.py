@@ -140,8 +140,8 @@ class ParsedParameters:
 
     operation: what made the picture. settings: its settings by name; what the text leaves out, though it would say so
     if it were not the default, is there with its default. upscale: how the picture was enlarged afterwards, if it was.
-    model, vae: the names of what made it, "" where the text names none; they are no settings, since names don't tell
-    where a model is. notices: sentences on what was not taken as it stands.
+    model, vae, refiner, ip_adapter: the names of what made it, "" where the text names none; they are no settings,
+    since names don't tell where a model is. notices: sentences on what was not taken as it stands.
     """
 
     operation: str
@@ -150,6 +150,8 @@ class ParsedParameters:
     model: str
     vae: str
     notices: tuple[str, ...]
+    refiner: str
+    ip_adapter: str
 
 
 def describe(picture: Picture) -> str:
@@ -178,7 +180,7 @@ def settings_from_text(text: str) -> ParsedParameters:
     if not written:
         if not negative_prompt:
             del prompts["negative_prompt"]
-        return ParsedParameters(Img2Img.operation, prompts, {}, "", "", ())
+        return ParsedParameters(Img2Img.operation, prompts, {}, "", "", (), "", "")
     notices: list[str] = []
     found = {**infotext.PARSED_DEFAULTS, **written}
     ours = written.get("Version") == PROGRAM
@@ -198,8 +200,8 @@ def settings_from_text(text: str) -> ParsedParameters:
     unknown = [key for key in written if key not in known and key.removesuffix("-1").removesuffix("-2") not in known]
     if unknown:
         notices.append(f"Not known here, and left out: {', '.join(unknown)}.")
-    model, vae = written.get("Model", ""), written.get("VAE", "")
-    return ParsedParameters(operation, settings, upscale, model, vae, tuple(notices))
+    model, vae, refiner, ip_adapter = (written.get(key, "") for key in ("Model", "VAE", "Refiner", "IP-Adapter"))
+    return ParsedParameters(operation, settings, upscale, model, vae, tuple(notices), refiner, ip_adapter)
 
 
 def _operation(written: Mapping[str, str], notices: list[str]) -> str:

@@ -188,7 +188,7 @@ class _Watched(Sequence[Region]):  # type: ignore[misc]
 @contextmanager
 def _hiding(model: Model, picture: Array) -> Iterator[None]:
     """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere."""
-    before = model.extra_channels
+    before, model.extra_channels = model.extra_channels, None
     if not model.family.is_editing:  # which would be shown one tile for all; without any it draws by the prompt
         everything = np.ones(picture.shape[:2], np.float32)
         height, width = (side // model.scale_factor for side in picture.shape[:2])

@@ -54,7 +54,13 @@ class Refining:
 def require_fit(model: Model, refiner: Model) -> None:
     """Raise InvalidRequest where a refiner can't go on with what a model has begun."""
     both = (model, refiner)
-    unets = all(isinstance(one.family, UNet) and not one.is_inpainting for one in both)
+    inpainting = next((one.name for one in both if one.is_inpainting), None)
+    if inpainting is not None:
+        raise InvalidRequest(
+            f"{refiner.name} can't refine what {model.name} has begun: {inpainting} is an inpainting model.",
+            "Choose one that is none, which inpaints too, or no refiner.",
+        )
+    unets = all(isinstance(one.family, UNet) for one in both)
     kinds = {
         (config.latent_channels, config.scaling_factor, one.noise_schedule.get("prediction_type"))
         for one in both

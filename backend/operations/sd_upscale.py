@@ -23,9 +23,6 @@ from .run import Output, Picture, Run
 
 STOPPED = "The picture so far is kept; where no tile was drawn yet, it is enlarged alone."
 MOST_PIXELS = 64_000_000  # more takes gigabytes of memory, and hours
-LEAST_SIDE = 64  # pixels; a smaller picture is continued to it, since a model can make nothing of a few latents
-LEAST_WRAP = 64  # pixels over which opposite edges are faded into each other where the picture is to be seamless
-READ, PAINT = 0.05, 0.9  # of a picture's progress: where reading it ends, and where painting it begins
 
 
 def sd_upscale(request: Request, run: Run) -> Output:

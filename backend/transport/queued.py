@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import BackendError
-from ..events import Event, cancelled_event, failed_event
+from ..events import Event, failed_event
 from ..job import kept_results
 from ..previews import Previews
 from ..queue import JobQueue
@@ -48,8 +48,9 @@ class QueuedBackend(ABC):
             raise
 
     def cancel(self, job: str) -> None:
-        if self.queue.withdraw(job):
-            self._events.append(cancelled_event(job))
+        withdrawn = self.queue.withdraw(job)
+        if withdrawn is not None:
+            self._events.append(withdrawn)
         elif self._current is not None and self._current.name == job and not self._cancelled:
             self._ask_to_stop(job, self._began)
             self._cancelled = True

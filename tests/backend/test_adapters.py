@@ -150,6 +150,18 @@ def test_a_lora_of_the_text_encoder_reads_kept_prompts_anew(make: Callable[..., 
     assert np.array_equal(make("a cat"), without)
 
 
+def test_a_loras_convolutions_are_seamless_from_the_first_picture_on(
+    make: Callable[..., Picture], loras: Path, root: Path
+) -> None:
+    torch.manual_seed(3)
+    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(tiny.folder("sd1", root), safety_checker=None)
+    pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["conv1", "conv2"]))
+    weights = {key: torch.randn_like(value) * 0.3 for key, value in get_peft_model_state_dict(pipe.unet).items()}
+    pipe.save_lora_weights(loras, weight_name="convolutions.safetensors", unet_lora_layers=weights)
+    first, second = (make("a cat <lora:convolutions:1>", seamless_x=True) for _ in range(2))
+    assert np.array_equal(first, second) and not np.array_equal(first, make("a cat", seamless_x=True))
+
+
 def test_two_loras_act_together(make: Callable[..., Picture], loras: Path) -> None:
     one, other, both = (make(f"a cat{tags}") for tags in ("<lora:ink>", "<lora:wash>", "<lora:ink><lora:wash>"))
     assert min(distance(one, other), distance(one, both), distance(other, both)) > 0

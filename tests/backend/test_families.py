@@ -234,6 +234,17 @@ def test_what_they_cant_do_is_a_sentence(
             run(engine, img2img(picture, **{**common, **change}))
 
 
+@pytest.mark.parametrize("family", ["kontext", "klein"])
+def test_editing_models_refine_a_large_canvas(
+    family: str, engine_of: Callable[[str], tuple[Engine, dict[str, Any]]], picture: Picture
+) -> None:
+    engine, common = engine_of(family)
+    model = engine.models.get(common["model"])
+    side = 4 * model.native
+    large = {**common, "width": side, "height": side, "steps": 2, "large_canvas": "refine"}
+    assert run(engine, img2img(picture, **large)).shape == (side, side, 3)
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_what_is_told_without_loading_is_so(family: str, tiny_model: Callable[[str], str]) -> None:
     name = tiny_model(family)

@@ -122,8 +122,6 @@ def test_merging_tokens_changes_the_picture_and_more_so_the_more(
         np.abs(run(exact, img2img(picture, **common, token_merging_ratio=ratio)) - full).mean() for ratio in (0.1, 0.7)
     ]
     assert 0 < far[0] < far[1]
-    beyond = run(exact, img2img(picture, **common, token_merging_ratio=0.9))
-    assert np.array_equal(beyond, run(exact, img2img(picture, **common, token_merging_ratio=0.75)))
     assert np.array_equal(run(exact, img2img(picture, **common)), full)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from diffusers.models.embeddings import IPAdapterPlusImageProjection
+from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from backend.engine import Engine
@@ -66,6 +68,26 @@ def save_encoder(folder: Path, width: int = READ) -> None:
     CLIPVisionModelWithProjection(config).save_pretrained(folder)
 
 
+def save_plus(path: Path, simple: Path) -> None:
+    """Write an adapter with the attention of another, whose projection is that of the Plus kind."""
+    tensors = {key: value for key, value in load_file(simple).items() if key.startswith("ip_adapter.")}
+    width = next(iter(tensors.values())).shape[1]
+    projection = IPAdapterPlusImageProjection(embed_dims=16, output_dims=width, hidden_dims=8, heads=1, num_queries=2)
+    old = {"ln0": "0.norm1", "ln1": "0.norm2", "attn.to_q": "0.to_q", "attn.to_out.0": "0.to_out"}
+    old |= {"ff.0": "1.0", "ff.1.net.0.proj": "1.1", "ff.1.net.2": "1.3"}
+    state = projection.state_dict()
+    for key, value in state.items():
+        layer = re.fullmatch(r"(layers\.\d+)\.(.+)\.(weight|bias)", key)
+        if layer is None:
+            tensors[f"image_proj.{key}"] = value
+        elif layer[2] == "attn.to_k":
+            both = [value, state[key.replace("to_k", "to_v")]]
+            tensors[f"image_proj.{layer[1]}.0.to_kv.weight"] = torch.cat(both)
+        elif layer[2] != "attn.to_v":
+            tensors[f"image_proj.{layer[1]}.{old[layer[2]]}.{layer[3]}"] = value
+    save_file(tensors, path)
+
+
 @pytest.fixture(scope="module")
 def adapters(root: Path) -> Path:
     folder = root / "adapters"
@@ -75,6 +97,11 @@ def adapters(root: Path) -> Path:
     save_file({"weight": torch.zeros(2)}, folder / "models" / "other.safetensors")
     (folder / "models" / "torn.safetensors").write_bytes((folder / "models" / "sd1.safetensors").read_bytes()[:-100])
     (folder / "models" / "words.safetensors").write_text("no weights")
+    simple = load_file(folder / "models" / "sd1.safetensors")
+    save_file({**simple, "ip_adapter.1.to_k_lora.up.weight": torch.zeros(2)}, folder / "models" / "face.safetensors")
+    odd = {key: value for key, value in simple.items() if key != "image_proj.norm.bias"}
+    save_file({**odd, "image_proj.proj.weight": torch.zeros(3)}, folder / "models" / "odd.safetensors")
+    save_plus(folder / "models" / "plus.safetensors", folder / "models" / "sd1.safetensors")
     (folder / "alone" / "deep").mkdir(parents=True)
     (folder / "alone" / "deep" / "sd1.safetensors").write_bytes((folder / "models" / "sd1.safetensors").read_bytes())
     (folder / "wrong").mkdir()
@@ -162,6 +189,8 @@ def test_it_is_prompted_as_by_diffusers(engine: Engine, root: Path, adapters: Pa
     [
         ("sd1", "models/sdxl.safetensors", InvalidRequest, "doesn't fit"),
         ("sd1", "models/other.safetensors", InvalidRequest, "doesn't fit"),
+        ("sd1", "models/odd.safetensors", InvalidRequest, "doesn't fit"),
+        ("sd1", "models/face.safetensors", InvalidRequest, "FaceID"),
         ("sd1", "models/torn.safetensors", ModelError, "damaged"),
         ("sd1", "models/words.safetensors", ModelError, "damaged"),
         ("sd1", "models/none.safetensors", ModelError, "can't be reached"),
@@ -184,6 +213,24 @@ def test_what_does_not_serve_is_a_sentence_and_leaves_nothing(
     with pytest.raises(error, match=words):
         make(family, picture, ip_adapter=str(adapters / name))
     assert np.array_equal(make(family), without)
+
+
+@pytest.mark.parametrize("memory", ["full", "low"])
+def test_one_of_the_plus_kind_acts_in_half_precision(memory: str, root: Path, adapters: Path, picture: Picture) -> None:
+    engine = Engine(Options(device="cpu", precision="bfloat16", memory=memory))
+    name = str(adapters / "models" / "plus.safetensors")
+    common: dict[str, Any] = {"model": tiny.folder("sd1", root), "steps": 2, "width": 64, "height": 64}
+    made = [
+        engine.run(
+            Request(
+                Img2Img(**common, ip_adapter=name, ip_adapter_scale=scale), {"init": picture, "reference": picture}
+            ),
+            lambda share, text: None,
+            lambda: False,
+        )
+        for scale in (0.0, 1.0)
+    ]
+    assert distance(made[0].pictures[0].pixels, made[1].pictures[0].pixels) > 0
 
 
 def test_without_a_reference_it_is_a_sentence(make: Callable[..., Picture], adapters: Path) -> None:

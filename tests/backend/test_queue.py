@@ -69,6 +69,26 @@ def test_jobs_are_taken_in_the_artists_order(jobs: Path, picture: Picture) -> No
     queue.close()
 
 
+def test_a_resumed_job_that_is_cancelled_while_it_waits_gives_what_it_had_finished(
+    jobs: Path, picture: Picture
+) -> None:
+    queue = JobQueue(jobs)
+    job = queue.add(img2img(picture))
+    finished = Result(str(jobs / job / "result-0.png"), 1, "Seed: 1")
+    assert queue.take() is not None
+    log_event(jobs / job, Event(job, "started"))
+    log_event(jobs / job, Event(job, "picture", results=(finished,)))
+    queue.close()
+    backend = EmbeddedBackend(jobs, Options())
+    backend.queue.paused = True
+    backend.resume(job)
+    backend.cancel(job)
+    last = backend.poll()[-1]
+    assert (last.kind, last.results) == ("cancelled", (finished,)) and last == last_event(jobs / job)
+    backend.close()
+    assert [(left.state, left.results) for left in leftovers(jobs)] == [("finished", (finished,))]
+
+
 def test_a_killed_sessions_jobs_are_offered_in_their_order_and_not_before_its_death(jobs: Path) -> None:
     process = session(jobs)
     assert leftovers(jobs) == []

@@ -157,6 +157,19 @@ def test_a_vae_is_told_by_its_name_after_the_model() -> None:
     assert parsed.vae == "softer" and "vae" not in parsed.settings and parsed.notices == ()
 
 
+def test_refiner_and_ip_adapter_are_told_by_their_names() -> None:
+    text = text_of(Img2Img(refiner="/home/somebody/finer", ip_adapter="/home/somebody/plus.safetensors"))
+    parsed = settings_from_text(text)
+    assert (parsed.refiner, parsed.ip_adapter, parsed.notices) == ("finer", "plus", ())
+    assert not {"refiner", "ip_adapter"} & parsed.settings.keys()
+
+
+def test_more_merged_tokens_than_there_can_be_are_told() -> None:
+    parsed = settings_from_text("a cat\nSteps: 20, Sampler: Euler, Seed: 1, Token merging ratio: 0.9")
+    assert parsed.settings["token_merging_ratio"] == 0.75
+    assert parsed.notices == ("Token merging ratio 0.9 is out of range here; 0.75 is taken.",)
+
+
 def test_extras_are_pairs_too() -> None:
     text = text_of(Img2Img(), **{"Script": "X/Y/Z plot", "X Values": "1, 2"})
     assert text.endswith('RNG: CPU, Script: X/Y/Z plot, X Values: "1, 2", Version: Viewport Diffusion')
