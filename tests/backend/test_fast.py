@@ -153,7 +153,7 @@ def test_modes_and_ratio_add_up() -> None:
     assert shortcut_of("off", 0.0) == NOTHING
     assert shortcut_of("balanced", 0.3) == Shortcut(2, 0.3, 0.08)
     assert shortcut_of("fastest", 0.3) == Shortcut(3, 0.5, 0.15)
-    assert shortcut_of("off", 0.9) == Shortcut(1, 0.75)
+    assert shortcut_of("off", 0.75) == Shortcut(1, 0.75)
 
 
 @pytest.mark.parametrize("family", ["flux", "schnell", "qwen_image"])
