@@ -44,9 +44,10 @@ from tests.backend.helpers import Picture
 from tests.backend.test_transports import follow
 
 FLOWS = {"flux", "schnell", "kontext", "fill", "flux2", "klein", "distilled", "sd3", "z_image", "qwen_image"}
+FLOWS |= {"qwen_edit", "qwen_edit_plus"}
 MODELS = [EMBEDDED, *tiny.FAMILIES]
 # Whose networks are another family's: for what depends on predictions alone.
-VARIANTS = {"velocity", "schnell", "refiner", "kontext", "klein", "distilled"}
+VARIANTS = {"velocity", "schnell", "refiner", "kontext", "klein", "distilled", "qwen_edit", "qwen_edit_plus"}
 MASK = slice(30, 52), slice(34, 60)  # rows and columns of 80×96 that the mask covers
 PROMPT = "a cat in the rain"
 
