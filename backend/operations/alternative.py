@@ -11,7 +11,7 @@ import torch
 from ..errors import ModelError
 from ..imaging.pictures import flatten
 from ..models.model import Model, Predict, memory_errors
-from ..models.samplers import build_scheduler, is_flow
+from ..models.samplers import AUTOMATIC, build_scheduler, is_flow
 from ..request import Request
 from ..settings import Alternative
 from .guidance import guided
@@ -36,7 +36,8 @@ def alternative(request: Request, run: Run) -> Output:
     assert isinstance(settings, Alternative)
     known = sized(settings, source)
     assert isinstance(known, Alternative)
-    notice = "" if known.sampler == SAMPLER else f"{settings.label} samples by {SAMPLER}, not {known.sampler}."
+    asked = known.sampler
+    notice = "" if asked in (SAMPLER, AUTOMATIC) else f"{settings.label} samples by {SAMPLER}, not {asked}."
     known = dataclasses.replace(known, sampler=SAMPLER)
     canvas = lay_out(source, known, enlarger(known, run))
     picture = flatten(canvas, known.background_colour)

@@ -276,8 +276,8 @@ def test_the_found_noise_leads_back_to_the_input(engine: Engine, picture: Pictur
 
 
 def test_all_random_it_is_img2img_by_euler(engine: Engine, picture: Picture) -> None:
-    settings = Alternative(**QUICK, original_prompt="a house", decode_steps=2, randomness=1.0, batch_size=2)
-    made = output(engine, settings, picture)
+    random = {"original_prompt": "a house", "decode_steps": 2, "randomness": 1.0, "batch_size": 2}
+    made = output(engine, Alternative(**{**QUICK, "sampler": "Euler a", **random}), picture)
     assert "Euler" in made.notice and "Euler a" in made.notice
     for index, one in enumerate(made.pictures):
         alone = single(engine, Img2Img(**{**QUICK, "sampler": "Euler", "seed": 11 + index}), picture)

@@ -36,6 +36,7 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
 ) -> None:
     settings = scene.viewport_diffusion
     monkeypatch.setattr(advice, "item_bytes", lambda precision, device: 2)  # on every processor
+    monkeypatch.setattr(advice.jobs, "room", lambda: 0)  # as before any backend has told
     text, suffices = advice.memory_line(bpy.context)
     assert suffices and text == "About 53 MB"
     for room, words, enough in (
