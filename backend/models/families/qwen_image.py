@@ -74,7 +74,7 @@ class QwenImageEditPlusImg2ImgPipeline(_FromPicture, diffusers.QwenImageEditPlus
 def _mark_picture(encoder: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Tell a language model which of its tokens are a picture's, and so have a place in two dimensions.
 
-    Its own pipelines don't, of which transformers 5 says nothing (diffusers' issue 14194).
+    The pipelines of diffusers 0.42 don't, and transformers 5 takes that without a word (diffusers' issue 14194).
     """
     if given.get("image_grid_thw") is not None:
         given["mm_token_type_ids"] = (given["input_ids"] == encoder.config.image_token_id).int()
