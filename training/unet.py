@@ -203,6 +203,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.unet = UNet2DConditionModel.from_pretrained(options.init, subfolder="unet")
         model.text = CLIPTextModel.from_pretrained(options.init, subfolder="text_encoder")
         model.float()  # the folder is fp16
+    model.to(memory_format=torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.999)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds)

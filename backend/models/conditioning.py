@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ..errors import InvalidRequest, ModelError
 from ..prompts import BREAK, plain, plan, schedule, weigh
+from ..request import Array
 from .adapters import Embedding, pattern
-from .kept import Kept
+from .kept import Kept, sign
 
-KEPT_BYTES = 64 * 2**20  # of texts as the denoiser takes them: 100 of Stable Diffusion XL's, 7 of Flux's
+# Of texts as the denoiser takes them: 100 of Stable Diffusion XL's, 7 of Flux's, 3 of Qwen-Image-Edit's.
+KEPT_BYTES = 64 * 2**20
 COMMA_REACH = 20  # tokens at a chunk's end in which a comma moves the break, the web UI's default
-Cache = Kept[tuple[str, int], "Conditioning"]
+Cache = Kept[tuple[str, int, Hashable], "Conditioning"]
 
 # What encode_prompt of a pipeline that takes texts whole returns, by the start of its class's name.
 WHOLE_TEXT = {
     r"StableDiffusion3(?!\d)": ("embeds", "", "pooled", ""),
     r"Flux2": ("embeds", ""),
     r"Flux(?!\d)": ("embeds", "pooled", "text_ids"),
-    r"QwenImage(?!Edit|Layered)": ("embeds", ""),
+    r"QwenImage(?!Layered)": ("embeds", ""),
     r"ZImage(?!Omni)": ("embeds", ""),  # lists, one item a text
 }
 
@@ -81,15 +84,21 @@ def encode_prompts(
     device: str | torch.device,
     cache: Cache,
     embeddings: Embeddings = NO_EMBEDDINGS,
+    picture: Array | None = None,
 ) -> Prompts:
     """Return a prompt, and a negative one, encoded for each of `steps` steps; AND joins parts of the first alone.
 
-    cache holds the texts last encoded with this pipeline and these embeddings, as they are now. Raises as encode does.
+    cache holds the texts last encoded with this pipeline and these embeddings, as they are now. picture: uint8 H×W×3,
+    which pipelines that look at one read the texts beside. Raises as encode does.
     """
+    looks = "image" in inspect.signature(pipe.encode_prompt).parameters
+    seen = np.ascontiguousarray(picture) if picture is not None and looks else None
+    signature = None if seen is None else sign(seen)
 
     def encoded(texts: list[tuple[int, str]]) -> Texts:
         def read(text: str) -> Conditioning:
-            return cache.get((text, clip_skip), lambda: encode(pipe, text, clip_skip, device, embeddings))
+            key = (text, clip_skip, signature)
+            return cache.get(key, lambda: encode(pipe, text, clip_skip, device, embeddings, seen))
 
         return [(last, read(text)) for last, text in texts]
 
@@ -105,20 +114,21 @@ def encode(
     clip_skip: int = 1,
     device: str | torch.device = "cpu",
     embeddings: Embeddings = NO_EMBEDDINGS,
+    picture: Array | None = None,
 ) -> Conditioning:
     """Return a text with the web UI's marks of attention, encoded by a diffusers pipeline's text encoders.
 
     CLIP's models (Stable Diffusion 1, 2, XL) take texts of any length, in chunks of tokens, and weights. For others the
     text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing. embeddings stand for the
-    words that are their names. Raises InvalidRequest where clip_skip leaves no layer, or an embedding was made for
-    another family, ModelError for pipelines of an unknown family.
+    words that are their names. picture: as for encode_prompts. Raises InvalidRequest where clip_skip leaves no layer,
+    or an embedding was made for another family, ModelError for pipelines of an unknown family.
     """
     encoders = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
     parts = [(name, part) for name, part in encoders.items() if part is not None]
     if "unet" not in pipe.components or not all("CLIPText" in type(part).__name__ for _, part in parts):
         if embeddings and pattern(embeddings).search(text):
             raise InvalidRequest("This model takes no embeddings.", "Take their names out of the prompts.")
-        return _encode_whole(pipe, text, clip_skip, device)
+        return _encode_whole(pipe, text, clip_skip, device, picture)
     is_xl = "text_encoder_2" in encoders
     pieces = weigh(text)
     found = []
@@ -280,7 +290,9 @@ def emphasise(embeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return weighted * (embeds.mean() / weighted.mean())
 
 
-def _encode_whole(pipe: Any, text: str, clip_skip: int, device: str | torch.device) -> Conditioning:
+def _encode_whole(
+    pipe: Any, text: str, clip_skip: int, device: str | torch.device, picture: Array | None
+) -> Conditioning:
     """Return a text encoded by the pipeline's own means, without marks of attention."""
     kind = type(pipe).__name__
     names = next((names for start, names in WHOLE_TEXT.items() if re.match(start, kind)), None)
@@ -289,7 +301,13 @@ def _encode_whole(pipe: Any, text: str, clip_skip: int, device: str | torch.devi
     known = inspect.signature(pipe.encode_prompt).parameters
     if clip_skip != 1 and "clip_skip" not in known:
         raise InvalidRequest("This model's text encoder knows no clip skip.", "Set Clip Skip to 1.")
-    asked: dict[str, Any] = {"prompt": plain(text), "prompt_2": None, "prompt_3": None, "device": device}
+    asked: dict[str, Any] = {
+        "prompt": plain(text),
+        "prompt_2": None,
+        "prompt_3": None,
+        "device": device,
+        "image": picture,
+    }
     asked |= {"do_classifier_free_guidance": False, "clip_skip": None if clip_skip == 1 else clip_skip - 1}
     try:
         values = pipe.encode_prompt(**{name: value for name, value in asked.items() if name in known})

@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import EMBEDDINGS, LORAS, places
 from .memory import give_back, memory_for_models
-from .pipeline_files import variant_in
+from .pipeline_files import INDEX, variant_in
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ EMBEDDED_TITLE = "viewport-diffusion-embedded"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILES = (".safetensors", ".ckpt")
 QWEN_IMAGE_SIDE = 1328  # pixels: the square among the sizes that its model card gives
+QWEN_IMAGE_EDIT_SIDE = 1024  # pixels: the square that its own pipeline brings pictures to
 PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
 # How much memory models may take → label and description; the web UI calls the last two medvram and lowvram.
 MEMORY_MODES = {
@@ -121,13 +122,19 @@ def native_side(name: str) -> int | None:
         folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
         vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
         if "z_dim" in vae:
-            return int(vae.get("sample_size", QWEN_IMAGE_SIDE))
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            return int(vae.get("sample_size", qwen_image_side(str(index["_class_name"]))))
         if (folder / "transformer").is_dir():
             return int(vae["sample_size"])
         unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: "~name" of no user
         return None
+
+
+def qwen_image_side(kind: str) -> int:
+    """Return the side in pixels that suits a model of Qwen-Image's whose pipeline is of that class."""
+    return QWEN_IMAGE_EDIT_SIDE if "Edit" in kind else QWEN_IMAGE_SIDE
 
 
 def load(name: str, options: Options) -> Model:
@@ -214,6 +221,9 @@ PIPELINES = {
     "QwenImagePipeline": "QwenImageImg2ImgPipeline",
     "QwenImageImg2ImgPipeline": "QwenImageImg2ImgPipeline",
     "QwenImageInpaintPipeline": "QwenImageImg2ImgPipeline",
+    "QwenImageEditPipeline": "QwenImageEditImg2ImgPipeline",
+    "QwenImageEditInpaintPipeline": "QwenImageEditImg2ImgPipeline",
+    "QwenImageEditPlusPipeline": "QwenImageEditPlusImg2ImgPipeline",
     "ZImagePipeline": "ZImageImg2ImgPipeline",
     "ZImageImg2ImgPipeline": "ZImageImg2ImgPipeline",
     "ZImageInpaintPipeline": "ZImageImg2ImgPipeline",
@@ -273,10 +283,10 @@ def _load_diffusers(source: Path | str, dtype: torch.dtype, online: bool, precis
         without |= {name: None for name in parts if config.get(name, (None, None))[0] is None}
     if "transformer" in config and precision == "automatic" and dtype == torch.float16:
         dtype = torch.bfloat16  # the activations of these models, and of T5, overflow float16
-    from .families import flux, flux2
+    from .families import flux, flux2, qwen_image
 
-    name = PIPELINES[kind]
-    pipeline = next(getattr(module, name) for module in (diffusers, flux, flux2) if hasattr(module, name))
+    name, modules = PIPELINES[kind], (diffusers, flux, flux2, qwen_image)
+    pipeline = next(getattr(module, name) for module in modules if hasattr(module, name))
     variant = variant_in(source) if isinstance(source, Path) else None
     return pipeline.from_pretrained(
         source, dtype=dtype, local_files_only=not online, use_safetensors=True, variant=variant, **without

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +21,7 @@ from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_promp
 from .families import Family, Shown
 from .fast import NOTHING, Fast, Shortcut, fast
 from .ip_adapter import IpAdapter
-from .kept import Kept
+from .kept import Kept, sign
 from .needs import Job, anatomy_of_modules
 from .placement import Placement, blocks_of, work_on
 from .savings import Savings, ran_out
@@ -77,6 +76,7 @@ class Model:
         self.noise_schedule: dict[str, Any] = dict(pipe.scheduler.config)  # the model's own; each run builds on it anew
         self.watch: Callable[[], None] = lambda: None
         self.extra_channels: torch.Tensor | None = None  # what the denoiser sees beside the sample, 1×K×h×w
+        self.picture: Array | None = None  # what prompts are read beside, uint8 H×W×3
         self.refiner: Model | None = None  # what takes over for the last steps of a run
         self._prompts: Cache = Kept(KEPT_BYTES)
         self._latents: Kept[tuple[object, ...], torch.Tensor] = Kept(LATENTS_BYTES)
@@ -100,7 +100,9 @@ class Model:
         work_on(pipe, device)
         parts = {"text": encoders, "denoiser": [family.network], "vae": [pipe.vae]}
         placement = Placement(parts, blocks_of([*encoders, family.network]), device)
-        self.savings = Savings(placement, anatomy_of_modules(encoders, family.network, pipe.vae), memory)
+        self.savings = Savings(
+            placement, anatomy_of_modules(encoders, family.network, pipe.vae, family.is_editing), memory
+        )
         self.savings.forget = self._latents.clear
         self._autoencoder = Autoencoder(pipe, name, device, self.savings)
 
@@ -260,7 +262,7 @@ class Model:
         Those of the pictures last asked for are kept; nobody may write into them.
         """
         pixels = np.ascontiguousarray(picture)
-        key = (hashlib.blake2b(pixels.data).digest(), pixels.shape, self._autoencoder.wrap, self.pipe.vae.dtype)
+        key = (sign(pixels), self._autoencoder.wrap, self.pipe.vae.dtype)
         return self._latents.get(key, lambda: self.encode_anew(pixels))
 
     def encode_anew(self, picture: Array, tell: Tell = nothing) -> torch.Tensor:
@@ -304,16 +306,17 @@ class Model:
 
     @contextmanager
     def seeing(self, picture: Array, mask: Array, latent_mask: torch.Tensor, strength: float = 1.0) -> Iterator[None]:
-        """Show the denoiser of an inpainting or editing model what it takes beside the sample; others take no notice.
+        """Show an inpainting or editing model what it takes beside the sample and the prompt; others take no notice.
 
         picture: uint8 H×W×3; mask: float32 H×W, 1 repainted; latent_mask: 1×1×h×w; strength: how grey the masked part
         is, 0–1, the web UI's conditioning mask strength.
         """
         self.extra_channels = self.family.shown(Shown(picture, mask, latent_mask, strength, self.encode))
+        self.picture = picture
         try:
             yield
         finally:
-            self.extra_channels = None
+            self.extra_channels = self.picture = None
 
     @contextmanager
     def seamless(self, x: bool, y: bool) -> Iterator[None]:
@@ -362,7 +365,7 @@ class Model:
                 self._prompts.clear()
             self._read_with = read_with
             prompts = encode_prompts(
-                self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings
+                self.pipe, text, negative_prompt, steps, clip_skip, self.device, self._prompts, embeddings, self.picture
             )
             return self._ip_adapter.added_to(prompts)
 

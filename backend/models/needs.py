@@ -21,6 +21,7 @@ from .load import EMBEDDED_FOLDER
 from .memory import PROCESSES
 from .pipeline_files import INDEX, choose_weights, has_weights, names_in, parts_of, read_index
 from .recognise import UNET, VAE, is_pickle, read_safetensors_header, tell_family
+from .traits import is_editing
 
 MODES = ("full", "medium", "low")  # each takes less memory than the one before, and more time
 TILE_SIDE = 576  # pixels: a tile of 512 with what is decoded around it
@@ -190,7 +191,8 @@ def _anatomy(path: Path, changed: int) -> Anatomy | None:
 
 def _of_folder(folder: Path) -> Anatomy:
     parts: dict[str, Part] = {}
-    for name in filter(has_weights, parts_of(read_index(folder))):
+    index = read_index(folder)
+    for name in filter(has_weights, parts_of(index)):
         shapes: dict[str, tuple[int, ...]] = {}
         for file in choose_weights(names_in(folder / name), False):
             if file.endswith(".safetensors"):
@@ -198,8 +200,11 @@ def _of_folder(folder: Path) -> Anatomy:
         parts[name] = part_of(shapes)
     denoiser = "unet" if "unet" in parts else "transformer"
     text = [part for name, part in parts.items() if name.startswith("text_encoder")]
-    configs = (json.loads((folder / name / "config.json").read_text(encoding="utf-8")) for name in (denoiser, "vae"))
-    return put_together(_joined(text), parts[denoiser], parts["vae"], *configs)
+    network, autoencoder = (
+        json.loads((folder / name / "config.json").read_text(encoding="utf-8")) for name in (denoiser, "vae")
+    )
+    edits = is_editing(str(index["_class_name"]))
+    return put_together(_joined(text), parts[denoiser], parts["vae"], network, autoencoder, edits)
 
 
 def _of_file(path: Path) -> Anatomy:
@@ -214,13 +219,13 @@ def _of_file(path: Path) -> Anatomy:
     return put_together(text, denoiser, part_of(vae), *configs)
 
 
-def anatomy_of_modules(text_encoders: Iterable[Any], network: Any, vae: Any) -> Anatomy:
-    """Return what a loaded model is made of, by its networks."""
+def anatomy_of_modules(text_encoders: Iterable[Any], network: Any, vae: Any, edits: bool) -> Anatomy:
+    """Return what a loaded model is made of, by its networks; edits: as for put_together."""
     text, denoiser, autoencoder = (
         _joined(part_of({key: tuple(tensor.shape) for key, tensor in part.named_parameters()}) for part in parts)
         for parts in (text_encoders, [network], [vae])
     )
-    return put_together(text, denoiser, autoencoder, network.config, vae.config)
+    return put_together(text, denoiser, autoencoder, network.config, vae.config, edits)
 
 
 # What takes turns, as of diffusers' and of the original layout; a block of the former is three of the latter.
@@ -256,15 +261,23 @@ def _joined(parts: Iterable[Part]) -> Part:
 
 
 def put_together(
-    text: Part, denoiser: Part, vae: Part, network: Mapping[str, Any], autoencoder: Mapping[str, Any]
+    text: Part,
+    denoiser: Part,
+    vae: Part,
+    network: Mapping[str, Any],
+    autoencoder: Mapping[str, Any],
+    edits: bool = False,
 ) -> Anatomy:
-    """Return the anatomy of parts with these configurations of diffusers."""
+    """Return the anatomy of parts with these configurations of diffusers.
+
+    edits: whether the denoiser sees the picture beside the sample, as so many tokens more.
+    """
     if "block_out_channels" in network:
         attending = str(network["down_block_types"][0]).startswith("CrossAttn")
         denoise = network["block_out_channels"][0] * (ATTENDING_UNET if attending else UNET_ALONE)
     else:
         width = network.get("dim") or network["num_attention_heads"] * network["attention_head_dim"]
-        denoise = width * TRANSFORMER
+        denoise = width * TRANSFORMER * (2 if edits else 1)
     if "base_dim" in autoencoder:
         decode, encode = (autoencoder["base_dim"] * share for share in (FILM_DECODER, FILM_ENCODER))
     else:

@@ -29,7 +29,8 @@ CLASS_FAMILIES = (
 SECOND_WIDTH = 1024  # of Stable Diffusion 2's text encoder, as its UNet says; 1's has 768
 INPAINTING_CHANNELS = 9
 
-EDITORS = ("Kontext", "Flux2")  # in the classes of pipelines whose models see the picture beside the one they make
+# In the classes of pipelines whose models see the picture beside the one they make.
+EDITORS = ("Kontext", "Flux2", "QwenImageEdit")
 
 TOLD = "{family} is told its CFG scale as a number, and knows no negative prompt."
 DISTILLED = "This model is distilled: it knows neither CFG scale nor negative prompt."
@@ -99,6 +100,11 @@ def family_of_folder(folder: Path, kind: str) -> str:
     return f"{family} inpainting" if family and (is_fill or unet.get("in_channels") == INPAINTING_CHANNELS) else family
 
 
+def is_editing(kind: str) -> bool:
+    """Whether the models of a pipeline of that class see the picture beside the one that they make."""
+    return any(word in kind for word in EDITORS)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return what a small JSON file says, nothing where it can't be read."""
     try:
@@ -117,9 +123,8 @@ def _of_folder(folder: Path) -> Traits:
     limits = _limits(family, bool(transformer), bool(transformer.get("guidance_embeds")))
     if index.get("is_distilled"):
         limits |= dict.fromkeys(("negative_prompt", "cfg_scale"), DISTILLED)
-    edits = any(word in str(index["_class_name"]) for word in EDITORS)
     few_steps = FEW_STEPS.get(str(scheduler.get("_class_name")), "")
-    return Traits(family, is_flow(scheduler), limits, edits, few_steps)
+    return Traits(family, is_flow(scheduler), limits, is_editing(str(index["_class_name"])), few_steps)
 
 
 def _of_file(path: Path) -> Traits:

@@ -131,7 +131,7 @@ def _all_tiles(picture: Array, made: list[Array], settings: Denoising, tiling: T
         frame = functools.partial(whole.with_parts, regions=regions)
         with run.part(batch, -(-len(tiles) // size), title), run.framed(frame):
             latents = torch.cat([model.encode(tile) for tile in some])
-            with _hiding(model, some[0]):
+            with _hiding(model, some[0], picture):
                 start = Start(latents, [seed_of(chosen, model.scale_factor) for chosen in alone])
                 found = sample(model, settings, plan_of(settings), start, run.count, run.previewer(model))
             run.say("Painting the picture")
@@ -156,7 +156,7 @@ def _all_at_once(
         run.share(READ + (PAINT - READ) * calls / (steps * len(windows)), message)
         calls += 1
 
-    with _hiding(model, picture):
+    with _hiding(model, picture, picture):
         seeds = [seed_of(settings, model.scale_factor)]
         blend = None if mask is None else keep_outside(latents, latent_weights(mask, latents, rounded=True))
         start = Start(latents, seeds, blend=blend, windows=_Watched(windows, looking))
@@ -186,10 +186,14 @@ class _Watched(Sequence[Region]):  # type: ignore[misc]
 
 
 @contextmanager
-def _hiding(model: Model, picture: Array) -> Iterator[None]:
-    """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere."""
-    before, model.extra_channels = model.extra_channels, None
-    if not model.family.is_editing:  # which would be shown one tile for all; without any it draws by the prompt
+def _hiding(model: Model, picture: Array, whole: Array) -> Iterator[None]:
+    """Give an inpainting UNet its extra channels for a picture of this size that is repainted everywhere.
+
+    An editing model would be shown one tile for all: its denoiser sees none, and its prompt is read beside the whole.
+    """
+    before = model.extra_channels, model.picture
+    model.extra_channels, model.picture = None, whole
+    if not model.family.is_editing:
         everything = np.ones(picture.shape[:2], np.float32)
         height, width = (side // model.scale_factor for side in picture.shape[:2])
         model.extra_channels = model.family.shown(
@@ -198,7 +202,7 @@ def _hiding(model: Model, picture: Array) -> Iterator[None]:
     try:
         yield
     finally:
-        model.extra_channels = before
+        model.extra_channels, model.picture = before
 
 
 def latent_weights(mask: Mask | None, latents: torch.Tensor, rounded: bool) -> torch.Tensor:

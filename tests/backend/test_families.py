@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_inpaint, pipeline_qwenimage_edit_plus
 from PIL import Image
 
 from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest
 from backend.models.families.flux import unpack
-from backend.models.load import QWEN_IMAGE_SIDE, Models, Options, native_side
+from backend.models.families.qwen_image import StillProcessor
+from backend.models.load import QWEN_IMAGE_EDIT_SIDE, QWEN_IMAGE_SIDE, Models, Options, native_side
 from backend.models.samplers import SAMPLERS, build_scheduler, is_flow
 from backend.models.traits import traits_of
 from backend.operations.noise import Seed
@@ -31,7 +33,7 @@ from tests.backend import tiny
 from tests.backend.helpers import Picture, img2img, run
 
 FULL = Options(device="cpu", precision="float32")
-NEW = ("sd3", "z_image", "qwen_image", "refiner", "kontext", "fill", "flux2", "klein")
+NEW = ("sd3", "z_image", "qwen_image", "refiner", "kontext", "fill", "flux2", "klein", "qwen_edit")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,63 @@ def test_what_sees_the_picture_is_sampled_as_by_diffusers(
     assert torch.allclose(found, expected, atol=0.01 if family == "fill" else 1e-4)  # whose grey is a whole number
 
 
+# Each kind's own pipeline, the strength that it can be asked for, the size at which it shows a picture of 96×64 to its
+# language model, and what it puts before the prompt.
+EDITING = {
+    "qwen_edit": ("QwenImageEditInpaintPipeline", 0.5, (1248, 832), ""),
+    "qwen_edit_plus": (
+        "QwenImageEditPlusPipeline",
+        1.0,
+        (480, 320),
+        "Picture 1: <|vision_start|><|image_pad|><|vision_end|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", EDITING)
+def test_qwen_image_edit_is_sampled_as_by_diffusers_and_reads_as_by_transformers(
+    family: str, tiny_model: Callable[[str], str], picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diffusers' own pipelines work on a million pixels, and read prompts without the places of a picture's tokens."""
+    kind, strength, seen, before = EDITING[family]
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    monkeypatch.setattr(pipeline_qwenimage_edit_inpaint, "calculate_dimensions", lambda *_: (96, 64, None))
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 96 * 64)
+    small = picture[60:124, 80:176].copy()
+    model = Models(FULL).get(tiny_model(family))
+    latents = model.encode(small)
+    plan = plan_steps(8, strength)
+    settings = Img2Img(prompt="a cat", steps=8, cfg_scale=1.0)
+    with model.seeing(small, np.ones((64, 96), np.float32), torch.ones_like(latents[:, :1])):
+        found = sample(model, settings, plan, Start(latents, [Seed(3)]), lambda done, total: None)
+        prompts = model.encode_prompts("a cat", "", 8, 1)
+    pipe: Any = getattr(diffusers, kind).from_pretrained(tiny_model(family), **tiny.GIVEN[family])
+    pipe.set_progress_bar_config(disable=True)
+    read = StillProcessor.from_pretrained(tiny_model(family), subfolder="processor")
+    shown = Image.fromarray(small).resize(seen, Image.Resampling.LANCZOS)
+    inputs = read(text=[pipe.prompt_template_encode.format(f"{before}a cat")], images=[shown], return_tensors="pt")
+    with torch.no_grad():
+        hidden = pipe.text_encoder(**inputs, output_hidden_states=True).hidden_states[-1]
+    embeds = hidden[:, pipe.prompt_template_encode_start_idx :]
+    assert torch.allclose(prompts.positives[0][1][0][1].embeds, embeds, atol=1e-5)
+    asked: dict[str, Any] = {
+        "mask_image": Image.new("L", (96, 64), 255),
+        "strength": plan.executed / 8,
+    }
+    asked = {name: value for name, value in asked.items() if name in inspect.signature(pipe.__call__).parameters}
+    expected = pipe(
+        image=Image.fromarray(small),
+        prompt_embeds=embeds,
+        width=96,
+        height=64,
+        num_inference_steps=8,
+        generator=Seed(3).generator(),
+        output_type="latent",
+        **asked,
+    ).images
+    assert torch.allclose(found, unpack(expected, 4, 6), atol=1e-4)
+
+
 def test_a_video_models_vae_reads_and_draws_as_by_diffusers(tiny_model: Callable[[str], str], picture: Picture) -> None:
     model = Models(FULL).get(tiny_model("qwen_image"))
     small = picture[::4, ::4].copy()
@@ -162,11 +221,14 @@ def test_a_video_models_vae_reads_and_draws_as_by_diffusers(tiny_model: Callable
     assert np.abs(drawn - (expected.numpy() + 1) * 127.5).max() < 1
 
 
-def test_the_size_of_qwen_image_is_known(tiny_model: Callable[[str], str], tmp_path: Path) -> None:
-    name = str(shutil.copytree(tiny_model("qwen_image"), tmp_path / "qwen"))
+@pytest.mark.parametrize(("family", "side"), [("qwen_image", QWEN_IMAGE_SIDE), ("qwen_edit", QWEN_IMAGE_EDIT_SIDE)])
+def test_the_size_of_qwen_image_is_known(
+    family: str, side: int, tiny_model: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = str(shutil.copytree(tiny_model(family), tmp_path / "qwen"))
     config = tmp_path / "qwen" / "vae" / "config.json"
     config.write_text(config.read_text().replace('"sample_size"', '"unknown_size"'))
-    assert native_side(name) == QWEN_IMAGE_SIDE == Models(FULL).get(name).native
+    assert native_side(name) == side == Models(FULL).get(name).native
 
 
 @pytest.mark.parametrize("family", NEW)

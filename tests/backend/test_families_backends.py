@@ -25,7 +25,9 @@ from tests.backend import tiny
 from tests.backend.helpers import Picture
 from tests.backend.test_transports import follow
 
-FAMILIES = [name for name in tiny.FAMILIES if name not in ("velocity", "distilled")]  # kinds of those that are there
+FAMILIES = [
+    name for name in tiny.FAMILIES if name not in ("velocity", "distilled", "qwen_edit_plus")
+]  # kinds of those that are there
 WITH_LORA = [name for name in FAMILIES if name != "refiner"]  # which nobody makes LoRAs for
 SIZE = {"width": 96, "height": 80}
 
@@ -41,7 +43,7 @@ def loras(root: Path) -> Path:
     folder = root / "family loras"
     for family in WITH_LORA:
         torch.manual_seed(1)
-        pipe: Any = diffusers.DiffusionPipeline.from_pretrained(tiny.folder(family, root))
+        pipe: Any = diffusers.DiffusionPipeline.from_pretrained(tiny.folder(family, root), **tiny.GIVEN.get(family, {}))
         part = "unet" if hasattr(pipe, "unet") else "transformer"
         network = getattr(pipe, part)
         network.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"]))

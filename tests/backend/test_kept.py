@@ -63,6 +63,20 @@ def test_kept_latents_are_those_of_the_vae_as_it_is(root: Path, picture: Picture
     assert model.encode(small[:32]).shape != own.shape
 
 
+def test_a_prompt_read_beside_a_picture_is_kept_for_that_picture_alone(root: Path, picture: Picture) -> None:
+    engine, name = Engine(Options(precision="float32")), tiny.folder("qwen_edit", root)
+    model = engine.models.get(name)
+    request = img2img(picture, model=name, sampler="Euler", **SMALL)
+    first = run(engine, request)
+    assert len(model._prompts) == 2  # with the negative one
+    assert np.array_equal(run(engine, request), first) and len(model._prompts) == 2
+    other = run(engine, img2img(picture[::-1].copy(), model=name, sampler="Euler", **SMALL))
+    assert len(model._prompts) == 4 and model.picture is None
+    assert not np.array_equal(other, first)
+    model._prompts.clear()
+    assert np.array_equal(run(engine, request), first)
+
+
 def test_freeing_memory_forgets_what_was_kept(root: Path, picture: Picture) -> None:
     engine, name = Engine(Options()), tiny.folder("sd1", root)
     run(engine, img2img(picture, model=name, **SMALL))

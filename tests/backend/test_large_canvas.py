@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from backend.engine import Engine
 from backend.imaging.resize import resize
+from backend.models.load import Options
 from backend.request import Request
 from backend.settings import Inpaint
+from tests.backend import tiny
 from tests.backend.helpers import FEW, Picture, img2img, run
 
 LARGE: dict[str, Any] = {"width": 512, "height": 448, "steps": 4, "denoising_strength": 0.4}
@@ -53,6 +55,18 @@ def test_what_a_mask_keeps_is_kept_where_the_rest_is_refined(
     assert np.array_equal(result[covered == 0], large[covered == 0])
     enlarged = run(engine, Request(Inpaint(**{**FEW, "width": 512, "height": 512, "mask_blur": 0}), images))
     assert not np.array_equal(result[covered == 1], enlarged[covered == 1])
+
+
+@pytest.mark.parametrize("family", ["kontext", "klein", "qwen_edit"])
+def test_a_model_that_sees_the_picture_refines_it_too(
+    family: str, tmp_path_factory: pytest.TempPathFactory, picture: Picture
+) -> None:
+    model = tiny.folder(family, tmp_path_factory.getbasetemp())
+    common: dict[str, Any] = {"model": model, "sampler": "Euler", "width": 160, "height": 144, "steps": 2}
+    own = Engine(Options(device="cpu", precision="float32"))
+    refined, enlarged = (run(own, img2img(picture, **common, large_canvas=c)) for c in ("refine", "enlarge"))
+    assert refined.shape == (144, 160, 3) and not np.array_equal(refined, enlarged)
+    assert own.models.get(model).extra_channels is None and own.models.get(model).picture is None
 
 
 def test_each_picture_of_a_batch_can_be_made_alone_and_progress_runs_once(engine: Engine, picture: Picture) -> None:

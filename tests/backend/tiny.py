@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -25,12 +27,16 @@ from transformers import (
     T5EncoderModel,
 )
 
+from backend.models.families.qwen_image import StillProcessor
 from backend.models.load import EMBEDDED_FOLDER
 
 NATIVE = 80  # pixels a side: canvases of 64 to 128 run at their own size
 FACTOR = 8  # pixels a latent, as of the real models
 WIDTH = 32  # channels of a text encoder's output
 WORDS = ("<pad>", "</s>", "<unk>", "a", "cat", "dog", "in", "the", "rain")  # all that the tiny T5 knows
+
+VISION_WORDS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")  # after those, Qwen2-VL's
+VISION_MOST = 200  # tokens that a picture takes at most in Qwen-Image-Edit's language model; the real one has 16384
 
 Parts = dict[str, Any]
 
@@ -227,8 +233,8 @@ def z_image() -> Any:
     return diffusers.ZImagePipeline(**parts, transformer=transformer)
 
 
-def qwen_image() -> Any:
-    """Return a Qwen-Image pipeline, whose VAE is a video model's."""
+def qwen_image(kind: str = "QwenImagePipeline", zero_cond_t: bool = False) -> Any:
+    """Return a Qwen-Image pipeline, whose VAE is a video model's; zero_cond_t: as of Edit 2511."""
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=64,
         out_channels=16,
@@ -237,9 +243,11 @@ def qwen_image() -> Any:
         num_attention_heads=2,
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 6, 6),
+        zero_cond_t=zero_cond_t,
     )
+    edits = "Edit" in kind
     language = {
-        "vocab_size": len(WORDS),
+        "vocab_size": len(WORDS) + len(VISION_WORDS),
         "hidden_size": WIDTH,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -248,12 +256,22 @@ def qwen_image() -> Any:
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
     }
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
-    config = Qwen2_5_VLConfig(text_config=language, vision_config=vision)
     tokenizer = _word_tokenizer()
     tokenizer.model_max_length = 2048
+    tokenizer.add_tokens(list(VISION_WORDS), special_tokens=True)
+    start, picture, _, film = tokenizer.convert_tokens_to_ids(VISION_WORDS)
+    config = Qwen2_5_VLConfig(
+        text_config=language,
+        vision_config=vision,
+        vision_start_token_id=start,
+        image_token_id=picture,
+        video_token_id=film,
+    )
     vae = diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)
     vae.register_to_config(sample_size=NATIVE)  # which the real one doesn't say
-    return diffusers.QwenImagePipeline(
+    parts = {"processor": _still_processor(tokenizer)} if edits else {}
+    return getattr(diffusers, kind)(
+        **parts,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
         vae=vae,
         text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
@@ -271,6 +289,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "sd3": sd3,
     "z_image": z_image,
     "qwen_image": qwen_image,
+    "qwen_edit": lambda: qwen_image("QwenImageEditPipeline"),
+    "qwen_edit_plus": lambda: qwen_image("QwenImageEditPlusPipeline", zero_cond_t=True),
     "refiner": refiner,
     "schnell": lambda: flux(guidance_embeds=False),
     "kontext": lambda: flux(kind="FluxKontextPipeline"),
@@ -279,6 +299,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "klein": lambda: flux2(klein=True),
     "distilled": lambda: flux2(klein=True, is_distilled=True),
 }
+# What diffusers' own pipelines are given of a family, since it can't be loaded without torchvision.
+GIVEN: dict[str, Parts] = {name: {"processor": None} for name in ("qwen_edit", "qwen_edit_plus")}
 _UNCHECKED: Parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -352,3 +374,10 @@ def _word_tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
     )
+
+
+def _still_processor(tokenizer: Any) -> Any:
+    """Return a reader of texts and pictures that is saved under the name of transformers' own."""
+    kind = type(Qwen2VLProcessor.__name__, (StillProcessor,), {"__module__": Qwen2VLProcessor.__module__})
+    pixels = {"shortest_edge": 28**2, "longest_edge": VISION_MOST * 28**2}  # a token is 28×28 of them
+    return kind(Qwen2VLImageProcessorPil(size=pixels), tokenizer)
