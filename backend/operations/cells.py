@@ -74,33 +74,50 @@ def make_cells(
     """Return the pictures of all cells, made in that order of their indices.
 
     A cell that raises DiffusionError is left empty and told in the notice; where all do, the first error is raised.
-    draw: what makes a grid of the cells, for a run that stops before its end, whose grid is kept with blank cells.
+    draw: what makes a grid of the cells, for a run that stops before its end, whose grid is kept with blank cells, and
+    with it the finished pictures of cells that are not whole.
     """
     made: list[list[Picture]] = [[] for _ in cells]
     failures: dict[int, DiffusionError] = {}
+    finished: list[Picture] = []
+
+    def keep(picture: Picture) -> Picture:
+        finished.append(picture)
+        return run.keep(picture)
+
     with ExitStack() as stopped:
         if draw is not None:
-            stopped.callback(_keep_grid, made, draw, run)
+            stopped.callback(_keep_grid, made, finished, draw, run)
         for done, index in enumerate(range(len(cells)) if order is None else order):
             with run.part(done, len(cells), f"Picture {done + 1} of {len(cells)}"):
                 run.check()
                 try:
-                    made[index] = repaint(cells[index].settings, images, run, run.keep)
+                    made[index] = repaint(cells[index].settings, images, run, keep)
                 except DiffusionError as error:
-                    failures[index] = error
+                    failures[index] = type(error)(error.sentence, error.remedy)  # whose traceback holds no model
         stopped.pop_all()
     if len(failures) == len(cells):
         raise next(iter(failures.values()))
     return Cells(made, _notice(cells, failures))
 
 
-def _keep_grid(made: list[list[Picture]], draw: Callable[[Cells], list[Picture]], run: Run) -> None:
-    """Hand the grid so far over, in the place of the single pictures, where there is one at all."""
+def _keep_grid(
+    made: list[list[Picture]], finished: list[Picture], draw: Callable[[Cells], list[Picture]], run: Run
+) -> None:
+    """Hand the grid so far over, in the place of the single pictures of its cells, where it can be drawn at all."""
+    cells = Cells(made, "")
     done = sum(1 for pictures in made if pictures)
-    if done:
-        run.keeper.keep_instead(
-            draw(Cells(made, "")), f"The grid so far is kept, with {done} of its {len(made)} pictures."
-        )
+    if not done:
+        return
+    try:
+        drawn = draw(cells)
+    except (DiffusionError, MemoryError):  # the single pictures are kept, and what stopped the run is told
+        return
+    loose = [picture for picture in finished if picture not in cells.all]
+    sentence = f"The grid so far is kept, with {done} of its {len(made)} pictures."
+    if loose:
+        sentence += " Finished pictures of other cells are kept too."
+    run.keeper.keep_instead([*loose, *drawn], sentence)
 
 
 def planned_size(settings: Img2Img, images: Mapping[str, Array]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from backend.engine import Engine
-from backend.errors import OutOfMemory
+from backend.errors import InvalidRequest, OutOfMemory
 from backend.events import Event
 from backend.imaging.files import save
 from backend.imaging.grid import captioned_grid
@@ -22,7 +23,7 @@ from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
 from backend.job import create_job, run_job
 from backend.models.load import Options
-from backend.operations import painting, sampling
+from backend.operations import cells, painting, sampling, xyz_plot
 from backend.queue import JobQueue, leftovers
 from backend.request import Request
 from backend.settings import Alternative, Img2Img, Inpaint, Loopback, Outpaint, PromptLines, SDUpscale, XYZPlot
@@ -90,20 +91,64 @@ def test_a_cancelled_loopback_gives_its_loops_and_of_earlier_batches_the_last(
     assert np.array_equal(load(Path(event.results[0].path)), first[-1])
 
 
-@pytest.mark.parametrize("cells", [False, True])
-def test_a_cancelled_plot_gives_the_grid_so_far(engine: Engine, jobs: Path, picture: Picture, cells: bool) -> None:
-    settings = XYZPlot(**QUICK, x_type="seed", x_values="1,2", y_type="steps", y_values="1,2", include_cells=cells)
+@pytest.mark.parametrize("with_cells", [False, True])
+def test_a_cancelled_plot_gives_the_grid_so_far(engine: Engine, jobs: Path, picture: Picture, with_cells: bool) -> None:
+    settings = XYZPlot(**QUICK, x_type="seed", x_values="1,2", y_type="steps", y_values="1,2", include_cells=with_cells)
     request = Request(settings, {"init": picture[:128, :128]})
     event = cancelled_after(engine, jobs, request, 3)
     assert event.message == "Cancelled. The grid so far is kept, with 3 of its 4 pictures."
     *singles, grid = event.results
-    assert len(singles) == 3 * cells and "Script: X/Y/Z Plot" in grid.infotext
+    assert len(singles) == 3 * with_cells and "Script: X/Y/Z Plot" in grid.infotext
     alone = [
         made(engine, Request(Img2Img(**{**QUICK, "seed": seed, "steps": steps}), {"init": picture[:128, :128]}))[0]
         for seed, steps in ((1, 1), (2, 1), (1, 2))
     ]
     expected = captioned_grid([*alone, None], ["Seed: 1", "Seed: 2"], ["Steps: 1", "Steps: 2"])
     assert np.array_equal(load(Path(grid.path)), expected)
+
+
+def test_a_cancelled_plot_keeps_the_finished_pictures_of_the_cell_in_progress(
+    engine: Engine, jobs: Path, picture: Picture
+) -> None:
+    settings = XYZPlot(**QUICK, batch_count=3, x_type="steps", x_values="1,2")
+    event = cancelled_after(engine, jobs, Request(settings, {"init": picture[:128, :128]}), 5)
+    first, second, grid = event.results
+    assert "Script: X/Y/Z Plot" in grid.infotext and [first.seed, second.seed] == [11, 12]
+    assert all("Steps: 2" in result.infotext for result in (first, second))
+    assert "with 1 of its 2 pictures. Finished pictures of other cells are kept too." in event.message
+
+
+def test_a_grid_that_cannot_be_drawn_leaves_the_single_pictures_and_the_cancel(
+    engine: Engine, jobs: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*arguments: Any, **named: Any) -> Any:
+        raise InvalidRequest("The grid would be too large.")
+
+    monkeypatch.setattr(xyz_plot, "captioned_grid", refuses)
+    settings = XYZPlot(**QUICK, x_type="seed", x_values="1,2,3")
+    event = cancelled_after(engine, jobs, Request(settings, {"init": picture[:128, :128]}), 2)
+    assert event.kind == "cancelled" and [result.seed for result in event.results] == [1, 2]
+
+
+def test_a_failed_cell_lets_go_of_what_it_held(
+    engine: Engine, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Any]] = []
+    left: list[bool] = []
+    real = cells.repaint
+
+    def fails_at_first(*arguments: Any) -> Any:
+        left.extend(reference() is not None for reference in held)
+        if held:
+            return real(*arguments)
+        activations = np.zeros(8)
+        held.append(weakref.ref(activations))
+        raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
+
+    monkeypatch.setattr(cells, "repaint", fails_at_first)
+    request = Request(XYZPlot(**QUICK, x_type="seed", x_values="1,2"), {"init": picture[:128, :128]})
+    notice = engine.run(request, lambda share, text: None, lambda: False).notice
+    assert left == [False] and "There was not enough memory to go on. (Seed: 1)" in notice
 
 
 def test_a_cancelled_prompt_matrix_gives_the_grid_so_far(engine: Engine, jobs: Path, picture: Picture) -> None:
