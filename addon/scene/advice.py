@@ -6,7 +6,7 @@ import re
 
 import bpy
 
-from ...backend.models.load import MEMORY_MODES, native_side
+from ...backend.models.load import MEMORY_MODES
 from ...backend.models.memory import in_words, memory_for_models
 from ...backend.models.needs import Job, anatomy_of, item_bytes, plan_memory
 from ...backend.models.traits import traits_of
@@ -102,8 +102,8 @@ def _canvas_plan(scene: bpy.types.Scene) -> CanvasPlan:
         source = {"IMAGE": settings.capture.image, "SKETCH": settings.capture.sketch}.get(settings.capture.source)
         width, height = source.size if source is not None else (width, height)
         width, height = int(width * settings.capture.scale), int(height * settings.capture.scale)
-    native = native_side(bpy.path.abspath(settings.diffusion.model))
+    anatomy = anatomy_of(bpy.path.abspath(settings.diffusion.model))
     canvas = Size(width, height)
-    if not native:
+    if anatomy is None:
         return CanvasPlan(canvas, canvas, canvas)
-    return plan_canvas(width, height, native, large_canvas=settings.img2img.large_canvas)
+    return plan_canvas(width, height, anatomy.native, large_canvas=settings.img2img.large_canvas)

@@ -19,6 +19,8 @@ ImageFormat: TypeAlias = Literal["png", "jpg", "jpeg", "webp"]
 COUNTER = re.compile(r"(\d{5,})(?=\D|$)")
 EXIF_LIMIT = 65000
 """Bytes of EXIF that a JPEG can hold (its segment ends at 65,533)."""
+COMPRESSION = 4
+"""zlib's level for PNG: of 2048² noisy pixels, files as small as at 6, its default, in a third of the time."""
 
 
 def _exif(text: str) -> Image.Exif:
@@ -40,7 +42,7 @@ def encode(picture: Picture, text: str = "", image_format: ImageFormat = "png", 
         chunks = PngImagePlugin.PngInfo()
         if text:
             chunks.add_text(PNG_KEY, text)
-        image.save(stream, "PNG", pnginfo=chunks)
+        image.save(stream, "PNG", pnginfo=chunks, compress_level=COMPRESSION)
     elif image_format == "webp":
         exif = _exif(text).tobytes() if text else b""
         image.save(stream, "WEBP", quality=quality, lossless=quality == 100, exact=True, exif=exif)

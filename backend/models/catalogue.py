@@ -21,12 +21,14 @@ from .pipeline_files import (
     INDEX,
     PICKLES,
     Index,
+    Signature,
     choose_weights,
     has_weights,
     missing_parts,
     names_in,
     parts_of,
     read_index,
+    signed,
 )
 from .recognise import family_title, is_pickle, read_safetensors_header, tell_family
 from .traits import family_of_folder
@@ -41,7 +43,6 @@ EMBEDDED_KIND, FOLDER, SINGLE_FILE, HUB_CACHE, NO_FOLDER = (
 UNKNOWN = "unknown"
 UNTIL_LOADED = "unknown until loaded"  # a pickle's keys aren't read before
 DEEPEST = 12  # folders below a chosen one
-Signature = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _folder_entry(folder: Path) -> Entry:
         index: Index = read_index(folder)
     except ModelError as error:
         return Entry(str(folder), folder.name, UNKNOWN, FOLDER, 0, str(error))
-    signature = (_signed(folder / INDEX), *(_signed(path) for path in _files(folder, index)))
+    signature = (signed(folder / INDEX), *(signed(path) for path in _files(folder, index)))
     known = _known.get(str(folder))
     if known is None or known[0] != signature:
         family = family_of_folder(folder, str(index["_class_name"])) or UNKNOWN
@@ -185,14 +186,6 @@ def _folder_entry(folder: Path) -> Entry:
 
 def _files(folder: Path, index: Index) -> list[Path]:
     return [folder / part / name for part in parts_of(index) for name in sorted(names_in(folder / part))]
-
-
-def _signed(path: Path) -> tuple[str, int, int]:
-    try:
-        about = path.stat()
-    except OSError:
-        return str(path), 0, 0
-    return str(path), about.st_size, about.st_mtime_ns
 
 
 def _problem_of(folder: Path, index: Index) -> str:

@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import EMBEDDINGS, LORAS, places
 from .memory import give_back, memory_for_models
-from .pipeline_files import INDEX, variant_in
+from .pipeline_files import variant_in
 
 if TYPE_CHECKING:
     import torch
@@ -116,22 +116,6 @@ class Models:
         give_back(choose_device(self.options.device))
 
 
-def native_side(name: str) -> int | None:
-    """Return the side in pixels of the squares that a model was trained on, where its folder tells; loads nothing."""
-    try:
-        folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
-        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-        if "z_dim" in vae:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            return int(vae.get("sample_size", qwen_image_side(str(index["_class_name"]))))
-        if (folder / "transformer").is_dir():
-            return int(vae["sample_size"])
-        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-        return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: "~name" of no user
-        return None
-
-
 def qwen_image_side(kind: str) -> int:
     """Return the side in pixels that suits a model of Qwen-Image's whose pipeline is of that class."""
     return QWEN_IMAGE_EDIT_SIDE if "Edit" in kind else QWEN_IMAGE_SIDE
@@ -188,9 +172,9 @@ def require_room(name: str, device: str, item: int, memory: str) -> None:
     from .needs import Job, anatomy_of, plan_memory  # which know this module's names
     from .savings import require_possible
 
-    anatomy, native = anatomy_of(name), native_side(name)
-    if anatomy is not None and native is not None:
-        job = Job(native, native, item=item, on_card=device != "cpu")
+    anatomy = anatomy_of(name)
+    if anatomy is not None:
+        job = Job(anatomy.native, anatomy.native, item=item, on_card=device != "cpu")
         require_possible(plan_memory(anatomy, job, memory_for_models(device), memory), device, memory)
 
 

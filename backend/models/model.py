@@ -100,9 +100,8 @@ class Model:
         work_on(pipe, device)
         parts = {"text": encoders, "denoiser": [family.network], "vae": [pipe.vae]}
         placement = Placement(parts, blocks_of([*encoders, family.network]), device)
-        self.savings = Savings(
-            placement, anatomy_of_modules(encoders, family.network, pipe.vae, family.is_editing), memory
-        )
+        anatomy = anatomy_of_modules(encoders, family.network, pipe.vae, family.native, family.is_editing)
+        self.savings = Savings(placement, anatomy, memory)
         self.savings.forget = self._latents.clear
         self._autoencoder = Autoencoder(pipe, name, device, self.savings)
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from ..errors import ModelError
 from ..settings import EMBEDDED
 from .hub import find_pipeline, is_hub_name
-from .load import EMBEDDED_FOLDER
+from .load import EMBEDDED_FOLDER, qwen_image_side
 from .memory import PROCESSES
-from .pipeline_files import INDEX, choose_weights, has_weights, names_in, parts_of, read_index
+from .pipeline_files import Signature, choose_weights, has_weights, missing_parts, names_in, parts_of, read_index, sign
 from .recognise import UNET, VAE, is_pickle, read_safetensors_header, tell_family
 from .traits import is_editing
 
@@ -68,7 +68,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a model is made of: the weights of its parts, and the numbers a pixel that these work with."""
+    """What a model is made of: the weights of its parts, and the numbers a pixel that these work with.
+
+    native: side in pixels of the squares that it was trained on. upcast: whether its VAE overflows half precision, and
+    so has float32.
+    """
 
     text: Part
     denoiser: Part
@@ -76,7 +80,8 @@ class Anatomy:
     denoise: float
     decode: float
     encode: float
-    upcast: bool = False  # whether its VAE overflows half precision, and so has float32
+    native: int
+    upcast: bool = False
 
 
 class Job(NamedTuple):
@@ -174,24 +179,26 @@ def anatomy_of(name: str) -> Anatomy | None:
             folder = find_pipeline(name)
         else:
             folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
-        if folder is None:
-            return None
-        sign = folder / INDEX if folder.is_dir() else folder
-        return _anatomy(folder, sign.stat().st_mtime_ns)
-    except (OSError, ModelError, ValueError, LookupError, TypeError, RuntimeError):  # RuntimeError: "~name" of no user
+        return None if folder is None else _anatomy(folder, sign(folder))
+    except (OSError, RuntimeError):  # RuntimeError: "~name" of no user
         return None
 
 
 @lru_cache(maxsize=32)
-def _anatomy(path: Path, changed: int) -> Anatomy | None:
-    if path.is_dir():
-        return _of_folder(path)
-    return None if is_pickle(path) else _of_file(path)
+def _anatomy(path: Path, signature: Signature) -> Anatomy | None:
+    try:
+        if path.is_dir():
+            return _of_folder(path)
+        return None if is_pickle(path) else _of_file(path)
+    except (OSError, ModelError, ValueError, LookupError, TypeError):  # a file that is cut off, or says nonsense
+        return None
 
 
-def _of_folder(folder: Path) -> Anatomy:
+def _of_folder(folder: Path) -> Anatomy | None:
     parts: dict[str, Part] = {}
     index = read_index(folder)
+    if missing_parts(folder, index):
+        return None
     for name in filter(has_weights, parts_of(index)):
         shapes: dict[str, tuple[int, ...]] = {}
         for file in choose_weights(names_in(folder / name), False):
@@ -203,8 +210,9 @@ def _of_folder(folder: Path) -> Anatomy:
     network, autoencoder = (
         json.loads((folder / name / "config.json").read_text(encoding="utf-8")) for name in (denoiser, "vae")
     )
-    edits = is_editing(str(index["_class_name"]))
-    return put_together(_joined(text), parts[denoiser], parts["vae"], network, autoencoder, edits)
+    kind = str(index["_class_name"])
+    native = native_side(kind, network, autoencoder)
+    return put_together(_joined(text), parts[denoiser], parts["vae"], network, autoencoder, native, is_editing(kind))
 
 
 def _of_file(path: Path) -> Anatomy:
@@ -213,19 +221,32 @@ def _of_file(path: Path) -> Anatomy:
     vae = {key: shape for key, shape in shapes.items() if key.startswith(VAE)}
     denoiser = part_of({key: shape for key, shape in shapes.items() if key.startswith(UNET)})
     text = part_of({key: shape for key, shape in shapes.items() if key not in vae and not key.startswith(UNET)})
-    configs = (
+    network, autoencoder = (
         json.loads((CONFIGS / family / name / "config.json").read_text(encoding="utf-8")) for name in ("unet", "vae")
     )
-    return put_together(text, denoiser, part_of(vae), *configs)
+    native = native_side("StableDiffusion", network, autoencoder)
+    return put_together(text, denoiser, part_of(vae), network, autoencoder, native)
 
 
-def anatomy_of_modules(text_encoders: Iterable[Any], network: Any, vae: Any, edits: bool) -> Anatomy:
-    """Return what a loaded model is made of, by its networks; edits: as for put_together."""
+def native_side(kind: str, network: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> int:
+    """Return the side in pixels of the squares that a model was trained on.
+
+    kind: the class of its pipeline; network, autoencoder: the configurations of its denoiser and its VAE.
+    """
+    if kind.startswith("StableDiffusion"):
+        return int(network["sample_size"]) << len(autoencoder["block_out_channels"]) - 1
+    if kind.startswith("QwenImage"):
+        return int(autoencoder.get("sample_size", qwen_image_side(kind)))
+    return int(autoencoder["sample_size"])
+
+
+def anatomy_of_modules(text_encoders: Iterable[Any], network: Any, vae: Any, native: int, edits: bool) -> Anatomy:
+    """Return what a loaded model is made of, by its networks; native, edits: as for put_together."""
     text, denoiser, autoencoder = (
         _joined(part_of({key: tuple(tensor.shape) for key, tensor in part.named_parameters()}) for part in parts)
         for parts in (text_encoders, [network], [vae])
     )
-    return put_together(text, denoiser, autoencoder, network.config, vae.config, edits)
+    return put_together(text, denoiser, autoencoder, network.config, vae.config, native, edits)
 
 
 # What takes turns, as of diffusers' and of the original layout; a block of the former is three of the latter.
@@ -266,11 +287,13 @@ def put_together(
     vae: Part,
     network: Mapping[str, Any],
     autoencoder: Mapping[str, Any],
+    native: int,
     edits: bool = False,
 ) -> Anatomy:
     """Return the anatomy of parts with these configurations of diffusers.
 
-    edits: whether the denoiser sees the picture beside the sample, as so many tokens more.
+    native: side in pixels of the squares that the model was trained on. edits: whether the denoiser sees the picture
+    beside the sample, as so many tokens more.
     """
     if "block_out_channels" in network:
         attending = str(network["down_block_types"][0]).startswith("CrossAttn")
@@ -284,4 +307,4 @@ def put_together(
         first, second = (autoencoder["block_out_channels"] * 2)[:2]
         decode, encode = second * DECODER, first * ENCODER
     upcast = bool(autoencoder.get("force_upcast", False))
-    return Anatomy(text, denoiser, vae, float(denoise), float(decode), float(encode), upcast)
+    return Anatomy(text, denoiser, vae, float(denoise), float(decode), float(encode), native, upcast)

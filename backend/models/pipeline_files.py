@@ -13,6 +13,7 @@ from ..errors import ModelError
 INDEX = "model_index.json"
 LARGEST_INDEX = 1_000_000  # bytes; a model_index.json has about one thousand
 HALF = "fp16"  # what the variant of the weights in half precision is called
+CONFIGS = ("config.json", "scheduler_config.json")
 UNUSED = ("safety_checker",)  # its answer is a black picture
 SMALL_FILES = (".json", ".txt", ".model")  # .model: a vocabulary of SentencePiece, no pickle
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -25,6 +26,7 @@ SHARDS = re.compile(
 )
 
 Index = Mapping[str, Any]
+Signature = tuple[tuple[str, int, int], ...]
 
 
 def read_index(folder: Path) -> Index:
@@ -35,6 +37,27 @@ def read_index(folder: Path) -> Index:
             return parse_index(file.read(LARGEST_INDEX + 1), str(folder))
     except OSError as error:
         raise ModelError(f"{path} can't be read ({error.strerror}).", "Choose another folder.") from error
+
+
+def sign(path: Path) -> Signature:
+    """Return what changes with a single file, or with a diffusers folder's configurations and the names of its files.
+
+    Raises OSError where a folder can't be read.
+    """
+    if not path.is_dir():
+        return (signed(path),)
+    parts = sorted(part for part in path.iterdir() if part.is_dir())
+    configs = (part / name for part in parts for name in CONFIGS if (part / name).is_file())
+    return tuple(signed(each) for each in (path / INDEX, *parts, *configs))
+
+
+def signed(path: Path) -> tuple[str, int, int]:
+    """Return a path, its size in bytes and when it was changed; zeros where it isn't there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), about.st_size, about.st_mtime_ns
 
 
 def parse_index(content: bytes, name: str) -> Index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import expanded
 from .load import EMBEDDED_FOLDER, HUB_NAME
-from .pipeline_files import INDEX, read_index
+from .pipeline_files import Signature, read_index, sign
 from .recognise import family_title, is_pickle, read_safetensors_header
 from .samplers import FLOW_SAMPLERS, FLOW_SCHEDULES, is_flow
 
@@ -69,7 +70,6 @@ class Traits:
 
 
 UNKNOWN = Traits()
-_known: dict[str, tuple[object, Traits]] = {}
 
 
 def traits_of(name: str) -> Traits:
@@ -80,12 +80,15 @@ def traits_of(name: str) -> Traits:
 
         path = snapshot(name) or path
     try:
-        marker = path / INDEX if path.is_dir() else path
-        about = marker.stat()
-        signature = about.st_size, about.st_mtime_ns
-        if name not in _known or _known[name][0] != signature:
-            _known[name] = signature, _of_folder(path) if path.is_dir() else _of_file(path)
-        return _known[name][1]
+        return _traits(path, sign(path))
+    except OSError:
+        return UNKNOWN
+
+
+@lru_cache(maxsize=32)
+def _traits(path: Path, signature: Signature) -> Traits:
+    try:
+        return _of_folder(path) if path.is_dir() else _of_file(path)
     except (OSError, ModelError):
         return UNKNOWN
 

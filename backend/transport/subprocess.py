@@ -22,7 +22,9 @@ from .causes import cause_of_death
 from .protocol import IDLE, PROTOCOL
 from .queued import QueuedBackend
 
-GRACE = 10.0  # seconds a cancelled job may go on before its process is ended
+# Seconds a cancelled job may go on, and after each picture that it still hands over, before its process is ended. The
+# slowest of what it may have to do is to compress the picture so far: of 8192² pixels, 11 s were measured.
+GRACE = 20.0
 LOADING_GRACE = 60.0  # the same for one that was still loading: the next job most likely wants what is loaded
 SILENCE = 60.0  # seconds without a beat after which a process is taken for hung; loading a library can hold one up
 LOOK = 1.0  # seconds; longer pauses between two looks, as of a machine that slept, aren't held against the process
@@ -177,6 +179,8 @@ class SubprocessBackend(QueuedBackend):
             self._stopping.pop(event.job, None)
             self._deaths = 0
         self._news = time.monotonic()
+        if event.kind == "picture" and event.job in self._stopping:
+            self._stopping[event.job] = max(self._stopping[event.job], self._news + GRACE)
         super()._hear(event)
 
     def _watch(self) -> None:

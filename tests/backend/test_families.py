@@ -21,7 +21,8 @@ from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest
 from backend.models.families.flux import unpack
 from backend.models.families.qwen_image import StillProcessor
-from backend.models.load import QWEN_IMAGE_EDIT_SIDE, QWEN_IMAGE_SIDE, Models, Options, native_side
+from backend.models.load import QWEN_IMAGE_EDIT_SIDE, QWEN_IMAGE_SIDE, Models, Options
+from backend.models.needs import anatomy_of
 from backend.models.samplers import SAMPLERS, build_scheduler, is_flow
 from backend.models.traits import traits_of
 from backend.operations.noise import Seed
@@ -228,7 +229,8 @@ def test_the_size_of_qwen_image_is_known(
     name = str(shutil.copytree(tiny_model(family), tmp_path / "qwen"))
     config = tmp_path / "qwen" / "vae" / "config.json"
     config.write_text(config.read_text().replace('"sample_size"', '"unknown_size"'))
-    assert native_side(name) == side == Models(FULL).get(name).native
+    anatomy = anatomy_of(name)
+    assert anatomy is not None and anatomy.native == side == Models(FULL).get(name).native
 
 
 @pytest.mark.parametrize("family", NEW)

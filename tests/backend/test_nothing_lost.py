@@ -23,7 +23,8 @@ from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
 from backend.job import create_job, run_job
 from backend.models.load import Options
-from backend.operations import cells, painting, sampling, xyz_plot
+from backend.operations import painting, sampling, xyz_plot
+from backend.operations.inpaint import repaint
 from backend.queue import JobQueue, leftovers
 from backend.request import Request
 from backend.settings import Alternative, Img2Img, Inpaint, Loopback, Outpaint, PromptLines, SDUpscale, XYZPlot
@@ -135,7 +136,7 @@ def test_a_failed_cell_lets_go_of_what_it_held(
 ) -> None:
     held: list[weakref.ref[Any]] = []
     left: list[bool] = []
-    real = cells.repaint
+    real = repaint
 
     def fails_at_first(*arguments: Any) -> Any:
         left.extend(reference() is not None for reference in held)
@@ -145,7 +146,7 @@ def test_a_failed_cell_lets_go_of_what_it_held(
         held.append(weakref.ref(activations))
         raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
 
-    monkeypatch.setattr(cells, "repaint", fails_at_first)
+    monkeypatch.setattr("backend.operations.cells.repaint", fails_at_first)
     request = Request(XYZPlot(**QUICK, x_type="seed", x_values="1,2"), {"init": picture[:128, :128]})
     notice = engine.run(request, lambda share, text: None, lambda: False).notice
     assert left == [False] and "There was not enough memory to go on. (Seed: 1)" in notice

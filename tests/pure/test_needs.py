@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from backend.models import memory
+from backend.models.load import EMBEDDED_FOLDER
 from backend.models.needs import MODES, Anatomy, Job, Part, anatomy_of, bytes_needed, item_bytes, part_of, plan_memory
+from backend.models.recognise import INPUT, is_pickle
 from backend.settings import EMBEDDED
 
 GIGABYTE = 1_000_000_000
@@ -23,6 +28,7 @@ SD1 = Anatomy(
     0.41 * 320,
     3 * 256,
     5 * 128,
+    512,
 )
 
 
@@ -85,6 +91,40 @@ def test_a_models_files_tell_what_it_is_made_of_without_torch() -> None:
     found = anatomy_of(EMBEDDED)
     assert found is not None and (found.denoise, found.decode, found.encode) == (16.0, 96.0, 80.0)
     assert anatomy_of("/nowhere") is None and anatomy_of("nobody/nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "native"), [("cond_stage_model.transformer.x", 512), ("conditioner.embedders.1.x", 1024)]
+)
+def test_a_single_files_native_size_is_its_familys(text: str, native: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({name: np.zeros((1, 4, 1, 1), np.float32) for name in (INPUT, text, "first_stage_model.x")}, path)
+    found = anatomy_of(str(path))
+    assert found is not None and found.native == native
+
+
+def test_a_damaged_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("Not found")
+    read = []
+
+    def counted(path: Path) -> bool:
+        read.append(path)
+        return is_pickle(path)
+
+    monkeypatch.setattr("backend.models.needs.is_pickle", counted)
+    assert [anatomy_of(str(path)) for _ in range(3)] == [None] * 3 and len(read) == 1
+    path.write_text("Still not found")
+    assert anatomy_of(str(path)) is None and len(read) == 2
+
+
+def test_a_folder_whose_files_arrive_one_by_one_is_looked_into_again(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "model"))
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.rename(tmp_path / weights.name)
+    assert anatomy_of(str(folder)) is None
+    (tmp_path / weights.name).rename(weights)
+    assert anatomy_of(str(folder)) == anatomy_of(EMBEDDED)
 
 
 def test_blocks_are_told_by_their_names() -> None:
