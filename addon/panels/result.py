@@ -9,7 +9,7 @@ from ..scene import preview
 from ..scene.results import seed_of
 from .base import ClosedPanel, DiffusionPanel, draw_job, draw_upscaler, in_columns
 
-LIVE_PREVIEW = 8.0  # rows that the picture so far is high: little more than what it takes the place of
+LIVE_PREVIEW = 8.0  # rows that the picture so far is high
 PREVIEW = 4.6  # rows that the small picture of the result is high: as high as what stands beside it
 
 
@@ -22,12 +22,11 @@ class VIEWPORT_DIFFUSION_PT_result(DiffusionPanel, bpy.types.Panel):
         """Lay out the result."""
         layout = self.layout
         settings = context.scene.viewport_diffusion
-        if preview.icon():
-            layout.template_icon(preview.icon(), scale=LIVE_PREVIEW)
+        so_far = preview.icon(context.scene)
+        if so_far:
+            layout.template_icon(so_far, scale=LIVE_PREVIEW)
         layout.template_ID(settings, "result", open="image.open")
         image = settings.result
-        if preview.icon():
-            return
         if image is None:
             layout.label(text="Nothing made yet", icon="IMAGE_DATA")
             return

@@ -38,7 +38,7 @@ _state = _State()
 def follow(job: str, count: int, folder: Path, scene: int) -> bool:
     """Show the newest preview of a job's folder, the last of `count`; return whether what is on show has changed.
 
-    scene: the session_uid of the one that asked for the picture: it is laid over Image Editors beside no other.
+    scene: the session_uid of the one that asked for the picture: it is seen beside no other.
     """
     changed = job != _state.job and clear()
     if count == 0 or (job, count) == (_state.job, _state.count):
@@ -66,9 +66,14 @@ def clear() -> bool:
     return True
 
 
-def icon() -> int:
-    """Return the icon that shows the picture so far in a panel, 0 where there is none."""
-    return _state.icons[ICON].icon_id if _state.icons is not None else 0
+def icon(scene: bpy.types.Scene) -> int:
+    """Return the icon that shows a scene's picture so far in a panel, 0 where none of it is being made."""
+    return _state.icons[ICON].icon_id if _state.icons is not None and is_of(scene) else 0
+
+
+def is_of(scene: bpy.types.Scene) -> bool:
+    """Whether what is on show, if anything, will be that scene's picture."""
+    return scene.session_uid == _state.scene
 
 
 def redraw_editors() -> None:
@@ -99,7 +104,7 @@ def _draw() -> None:
     """Lay the picture so far over the one that an Image Editor shows, where the result will be."""
     context = bpy.context
     space = context.space_data
-    if _state.levels is None or context.scene.session_uid != _state.scene:
+    if _state.levels is None or not is_of(context.scene):
         return
     if space.mode != "VIEW" or not shows_results(space):  # a sketch that is painted on is left in peace
         return

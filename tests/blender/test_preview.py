@@ -165,3 +165,38 @@ def test_an_old_preview_is_passed_over_and_another_job_ends_it(scene: bpy.types.
     assert preview.follow("a", 3, tmp_path, 1) and (shown() == 7).all()
     assert preview.follow("b", 0, tmp_path, 1) and not is_shown()
     assert not preview.clear()
+
+
+def drawn(panel: Any) -> list[str]:
+    """Return what a panel lays out: the names of its operators, and what else it calls."""
+    calls: list[str] = []
+
+    class Layout:
+        """Takes the place of Blender's own, which can't be had without a window."""
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*args: Any, **_rest: Any) -> Layout:
+                calls.append(str(args[0]) if name.startswith("operator") else name)
+                return self
+
+            return call
+
+    panel.draw(type("Drawn", (), {"layout": Layout()})(), bpy.context)
+    return calls
+
+
+def test_it_is_seen_in_its_own_scene_alone_and_leaves_the_last_results_buttons(
+    scene: bpy.types.Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preview, files, panels = part("addon.scene.preview"), part("backend.previews"), part("addon.panels.result")
+    scene.viewport_diffusion.result = bpy.data.images.new("result", 8, 8)
+    buttons = [name for name in drawn(panels.VIEWPORT_DIFFUSION_PT_result) if name.startswith("viewport_diffusion.")]
+    assert {"viewport_diffusion.save_result", "viewport_diffusion.send_result"} <= set(buttons)
+    files.FileViewer(tmp_path, files.Previews(1)).show(np.zeros((64, 64, 3), np.uint8))
+    for owner, icons in ((scene, 2), (bpy.data.scenes.new("other"), 1)):
+        assert preview.follow(owner.name, 1, tmp_path, owner.session_uid)
+        monkeypatch.setattr(preview._state, "icons", {"preview": type("Icon", (), {"icon_id": 9})})  # as in a window
+        calls = drawn(panels.VIEWPORT_DIFFUSION_PT_result)
+        assert calls.count("template_icon") == icons and set(buttons) <= set(calls)
+        monkeypatch.undo()
+    assert preview.clear()
