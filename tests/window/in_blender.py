@@ -151,7 +151,7 @@ def preview() -> dict[str, Any]:
     module = sys.modules[f"{EXTENSION}.addon.scene.preview"]
     state = module._state
     return {
-        "icon": module.icon(),
+        "icon": module.icon(bpy.context.scene),
         "count": state.count,
         "colours": 0 if state.levels is None else len(np.unique(state.levels.reshape(-1, 4), axis=0)),
         "over_editor": state.texture is not None,  # which the editor makes when it is drawn
