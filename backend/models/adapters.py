@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, ModelError
-from .additions import SUFFIX, files_in
+from .additions import PICKLED, SUFFIX, files_in
+from .folders import EMBEDDINGS
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +191,7 @@ def find_embeddings(texts: Iterable[str], folders: Sequence[str]) -> dict[str, E
     if not folders:
         return {}
     whole = "\n".join(texts)
-    known = files_in(folders)
+    known = files_in(folders, EMBEDDINGS)
     return {name.lower(): _read(name, path) for name, path in known.items() if pattern([name]).search(whole)}
 
 
@@ -201,10 +202,24 @@ def pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def _read(name: str, path: Path) -> Embedding:
-    tensors = {key: tensor.float() for key, tensor in read_weights(path).items()}
+    found = _read_pickled(path) if path.suffix in PICKLED else read_weights(path)
+    tensors = {key: tensor.detach().float() for key, tensor in found.items()}
     if not {"clip_l", "clip_g"} & set(tensors) and len(tensors) == 1:
         tensors = {"": next(iter(tensors.values()))}
     vectors = {key: tensor[None] if tensor.ndim == 1 else tensor for key, tensor in tensors.items()}
     if not set(vectors) <= {"", "clip_l", "clip_g"} or any(tensor.ndim != 2 for tensor in vectors.values()):
         raise ModelError(f"“{path.name}” holds no embedding.", "Take it out of the folder of embeddings.")
     return Embedding(name, version_of(path), vectors)
+
+
+def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of an embedding's pickle, of the web UI's kind or of diffusers'."""
+    import torch
+
+    from .pickles import read_pickle
+
+    try:
+        values = read_pickle(path, "string_to_param")
+    except OSError as error:
+        raise ModelError(f"“{path.name}” can't be read.", "Check that its disk is there.") from error
+    return {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}

@@ -12,6 +12,7 @@ from .folders import EMBEDDINGS, LORAS
 from .recognise import Header, read_safetensors_header
 
 SUFFIX = ".safetensors"  # the one kind of file that can hold no code
+PICKLED = (".pt", ".bin")  # what embeddings are in too; of these only tensors are read (pickles.py)
 SD1, SD2, SDXL, FLUX = "Stable Diffusion 1", "Stable Diffusion 2", "Stable Diffusion XL", "Flux"
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}  # of what a UNet's cross-attention is told
 DOWN = re.compile(r"attn2[._]to_k.*(lora_down|lora_A|lora\.down)")  # takes in a vector of that width
@@ -35,18 +36,22 @@ class Addition:
 _known: dict[str, tuple[tuple[int, int, str], Addition]] = {}
 
 
-def files_in(folders: Iterable[str | Path]) -> dict[str, Path]:
-    """Return the .safetensors files in folders and below, by their names without the suffix; the first of a name."""
+def files_in(folders: Iterable[str | Path], kind: str = LORAS) -> dict[str, Path]:
+    """Return the files of a kind in folders and below, by their names without the suffix.
+
+    Of those of one name the .safetensors counts, and the first.
+    """
     found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(Path(folder).expanduser().rglob(f"*{SUFFIX}")):
-            found.setdefault(path.stem, path)
+    for suffix in (SUFFIX, *PICKLED) if kind == EMBEDDINGS else (SUFFIX,):
+        for folder in folders:
+            for path in sorted(Path(folder).expanduser().rglob(f"*{suffix}")):
+                found.setdefault(path.stem, path)
     return found
 
 
 def find_additions(kind: str, folders: Iterable[str | Path]) -> list[Addition]:
     """Return the files of a kind (folders.py) in folders and below, by name; what is damaged has a problem."""
-    found = [_look_into(kind, name, path) for name, path in files_in(folders).items()]
+    found = [_look_into(kind, name, path) for name, path in files_in(folders, kind).items()]
     return sorted(found, key=lambda addition: (bool(addition.problem), addition.name.casefold()))
 
 
@@ -56,7 +61,8 @@ def _look_into(kind: str, name: str, path: Path) -> Addition:
         signature = about.st_size, about.st_mtime_ns, kind
         known = _known.get(str(path))
         if known is None or known[0] != signature:
-            family = family_of_addition(kind, read_safetensors_header(path))
+            pickled = path.suffix in PICKLED  # which doesn't tell before it is read
+            family = "" if pickled else family_of_addition(kind, read_safetensors_header(path))
             known = signature, Addition(name, str(path), family)
             _known[str(path)] = known
         return known[1]

@@ -7,9 +7,7 @@ The configurations in configs/ are written by tools/build_configs.py.
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from .pickles import read_pickle
 from .recognise import CHOOSE, TITLES, UNET, VAE, Header, damaged, is_pickle, tell_family
 
 Weights = dict[str, torch.Tensor]
@@ -35,32 +34,6 @@ PART_NAMES = {
 KEPT = (UNET, *VAE, "cond_stage_model.", "conditioner.embedders.")
 OLD_CLIP = re.compile(r"^cond_stage_model\.transformer\.(?=embeddings\.|encoder\.|final_layer_norm\.)")
 
-# Names that the pickles of training tools mention beside their tensors: all of them become _Forgotten. Numpy's own
-# dtype must not be let in: it crashes the process on a state that makes no sense.
-FORGOTTEN = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Int64")),
-)
-# What torch raises, beside UnpicklingError, where a pickle's bytes make no sense.
-UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error)
-UNSAFE = re.compile(r"GLOBAL (\S+)")
-
-
-class _Forgotten:
-    """Takes the place of everything in a checkpoint that is neither tensor nor plain value; it keeps nothing."""
-
-    def __new__(cls, *arguments: object) -> _Forgotten:
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
 
 def load_single_file(path: Path, dtype: torch.dtype, configs: Path = CONFIGS) -> Any:
     """Return the image-to-image pipeline of a .safetensors or .ckpt file, its weights in that precision, on the CPU.
@@ -69,7 +42,7 @@ def load_single_file(path: Path, dtype: torch.dtype, configs: Path = CONFIGS) ->
     clip/merges.txt. Raises ModelError with what the file is where it can't be loaded, OSError where it can't be read.
     """
     if is_pickle(path):
-        state = _read_pickle(path)
+        state = read_pickle(path)
         tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
         header = Header({key: tuple(tensors[key].shape) if key in tensors else () for key in state}, {})
         family = tell_family(header.shapes, path.name)
@@ -151,36 +124,6 @@ def _read_safetensors(path: Path, dtype: torch.dtype) -> Weights:
             return {key: value.to(dtype=dtype, copy=True) for key, value in tensors if value.is_floating_point()}
     except SafetensorError as error:
         raise damaged(path, str(error)) from error
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    """Return the state dict in a pickle, from tensors and plain values alone; raises ModelError for anything else."""
-    misnamed = path.suffix.lower() == ".safetensors"  # for torch, such a name says more than the content
-    try:
-        with path.open("rb") as file, torch.serialization.safe_globals([(_Forgotten, name) for name in FORGOTTEN]):
-            is_zip = file.read(2) == b"PK"
-            file.seek(0)
-            source = file if misnamed else path
-            mapped = is_zip and not misnamed
-            state = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        found = UNSAFE.search(str(error))
-        if found is None:
-            raise damaged(path, str(error).partition("WeightsUnpickler error: ")[2]) from error
-        raise ModelError(
-            f"{path.name} would run code when it is loaded ({found[1]}), so it was not.",
-            "Choose a .safetensors file of the model.",
-        ) from error
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
-    while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise ModelError(f"{path.name} holds no model, but a {type(state).__name__}.", CHOOSE)
-    tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
-        raise damaged(path, "its tensors are larger than the file")
-    return {str(key): value for key, value in state.items()}
 
 
 # --- Putting the pipeline together ---

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from backend.engine import Engine
 from backend.errors import InvalidRequest, ModelError
 from backend.models.adapters import read_tags
+from backend.models.additions import files_in
 from backend.models.conditioning import encode
+from backend.models.folders import EMBEDDINGS
 from backend.models.load import Models, Options
 from backend.models.model import Model
 from tests.backend import tiny
@@ -213,6 +215,10 @@ def embeddings(tmp_path: Path) -> Path:
     (tmp_path / "torn.safetensors").write_bytes(b"\0" * 50)
     (tmp_path / "letter.safetensors").write_text("no weights")
     (tmp_path / "evil.safetensors").write_bytes(EVIL)
+    (tmp_path / "worse.pt").write_bytes(pickle.dumps({"vector": _Harm()}, protocol=2))  # as torch writes them
+    (tmp_path / "ended.pt").write_bytes(b"PK\x03\x04" + b"\0" * 50)
+    torch.save(["a", "list"], tmp_path / "list.bin")
+    torch.save({"string_to_param": {"*": torch.zeros(1).expand(9_999_999, tiny.WIDTH)}}, tmp_path / "swollen.pt")
     return tmp_path
 
 
@@ -229,6 +235,24 @@ def test_an_embeddings_name_becomes_its_vectors(embeddings: Path, root: Path) ->
     expected = encode(pipe, "a cat, brushwork")
     assert torch.allclose(found.positives[0][1][0][1].embeds, expected.embeds, atol=1e-5)
     assert not torch.allclose(found.negative[0][1].embeds, encode(pipe, "ink-2").embeds, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["web UI", "diffusers"])
+def test_an_embedding_in_a_pickle_is_that_of_a_safetensors_file(kind: str, embeddings: Path, root: Path) -> None:
+    vectors = load_file(embeddings / "brushwork.safetensors")["emb_params"]
+    known = {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.nn.Parameter(vectors)}, "name": "x"}
+    torch.save(known if kind == "web UI" else {"<brush>": vectors}, embeddings / "older.pt")
+    model = model_with(embeddings, root, "sd1")
+    read = [
+        model.encode_prompts(f"a cat, {name}", "", 4, 1).positives[0][1][0][1].embeds for name in ("brushwork", "older")
+    ]
+    assert torch.equal(*read)
+    assert not torch.equal(read[0], encode(model.pipe, "a cat, older").embeds)
+
+
+def test_of_two_files_of_a_name_the_safe_one_counts(embeddings: Path) -> None:
+    (embeddings / "brushwork.pt").write_bytes(EVIL)
+    assert files_in([embeddings], EMBEDDINGS)["brushwork"].suffix == ".safetensors"
 
 
 def test_embeddings_act_as_whole_words_in_any_case_with_weights(embeddings: Path, root: Path) -> None:
@@ -269,6 +293,10 @@ def test_an_embedding_that_changes_is_read_anew(embeddings: Path, root: Path) ->
         ("sd1", "torn", ModelError, "damaged"),
         ("sd1", "letter", ModelError, "damaged"),
         ("sd1", "evil", ModelError, "damaged"),
+        ("sd1", "worse", ModelError, "would run code"),
+        ("sd1", "ended", ModelError, "damaged"),
+        ("sd1", "list", ModelError, "no weights, but a list"),
+        ("sd1", "swollen", ModelError, "damaged"),
     ],
 )
 def test_an_embedding_that_does_not_serve_is_a_sentence(

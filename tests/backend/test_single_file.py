@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from backend.errors import ModelError
-from backend.models import load, single_file
+from backend.models import load, pickles, single_file
 from backend.models.recognise import Header, tell_family
 from backend.models.samplers import build_scheduler
 from backend.models.single_file import (
@@ -598,7 +598,7 @@ def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
 def test_objects_of_old_training_tools_are_passed_over(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"callbacks": {OrderedDict: {"best": np.float64(0.5), "step": np.int64(3)}}}, buffer)
-    module, _, name = single_file.FORGOTTEN[0].rpartition(".")
+    module, _, name = pickles.FORGOTTEN[0].rpartition(".")
     path = tmp_path / "old.ckpt"
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
         for entry in source.namelist():
@@ -609,7 +609,7 @@ def test_objects_of_old_training_tools_are_passed_over(tmp_path: Path) -> None:
 
 def test_file_with_something_other_than_weights_is_a_sentence(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.ckpt")
-    assert "holds no model, but a list" in refusal(tmp_path / "list.ckpt")
+    assert "holds no weights, but a list" in refusal(tmp_path / "list.ckpt")
 
 
 def test_mutated_files_give_sentences_alone(configs: Path, tmp_path: Path) -> None:
