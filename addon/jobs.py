@@ -44,7 +44,7 @@ class Job:
     text: str = ""
     seconds: float = 0.0
     preview: int = 0  # how many there were so far
-    scene: int = 0  # session_uid of the scene that asked for it
+    scene: int = 0  # session_uid of the scene that it is made for
     first: tuple[float, float] | None = None  # when the first share of the work was done, and how large it was
 
     @property
@@ -89,12 +89,15 @@ def submit(request: Request, title: str, apply: Callable[[Job], None], view: str
     return _follow(Job(_backend().submit(request, note), title, apply, scene=bpy.context.scene.session_uid))
 
 
-def resume(left: Leftover, apply: Callable[[Job], None]) -> Job:
-    """Send a job that was left behind to the backend; raises DiffusionError where that can't be."""
+def resume(left: Leftover, apply: Callable[[Job], None], scene: int) -> Job:
+    """Send a job that was left behind to the backend; raises DiffusionError where that can't be.
+
+    scene: the session_uid of the one that it is made for.
+    """
     backend = _backend()
     leftovers.forget(left)
     backend.resume(left.job)
-    return _follow(Job(left.job, left.note.get("title", ""), apply))
+    return _follow(Job(left.job, left.note.get("title", ""), apply, scene=scene))
 
 
 def take_in(left: Leftover, apply: Callable[[Job], None]) -> Job:

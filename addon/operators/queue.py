@@ -115,11 +115,11 @@ class VIEWPORT_DIFFUSION_OT_queue_resume(LeftoverOperator, bpy.types.Operator):
         """Queue them, in the order in which they waited; show what is there already."""
 
         def act(left: Leftover) -> None:
-            apply = applier(left, context.scene)
+            scene = scene_of(left, context.scene)
             if left.state != "finished":
-                jobs.resume(left, apply)
+                jobs.resume(left, applier(left, scene), scene)
             else:
-                jobs.take_in(left, apply)
+                jobs.take_in(left, applier(left, scene))
 
         return self.for_each(act)
 
@@ -133,7 +133,12 @@ class VIEWPORT_DIFFUSION_OT_queue_show(LeftoverOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Take them in."""
-        return self.for_each(lambda left: left.results and jobs.take_in(left, applier(left, context.scene)))
+
+        def act(left: Leftover) -> None:
+            if left.results:
+                jobs.take_in(left, applier(left, scene_of(left, context.scene)))
+
+        return self.for_each(act)
 
 
 class VIEWPORT_DIFFUSION_OT_queue_discard(LeftoverOperator, bpy.types.Operator):
@@ -168,16 +173,21 @@ class VIEWPORT_DIFFUSION_OT_free_memory(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def applier(left: Leftover, scene: bpy.types.Scene) -> Callable[[Job], None]:
-    """Return what takes a leftover job's results in: for the scene that asked, if it is here, else for this one."""
+def scene_of(left: Leftover, scene: bpy.types.Scene) -> int:
+    """Return the session_uid of the scene that asked for a leftover job, if it is here, else of this one."""
     name = left.note.get("scene", "")
     own = bpy.data.scenes.get(name) if left.note.get("file", "") == bpy.data.filepath else None
-    target, view = (own or scene).session_uid, left.note.get("view", "")
+    return (own or scene).session_uid
+
+
+def applier(left: Leftover, scene: int) -> Callable[[Job], None]:
+    """Return what takes a leftover job's results in for the scene of that session_uid."""
+    view = left.note.get("view", "")
 
     def apply(job: Job) -> None:
-        apply_results(job.results, target, view)
+        apply_results(job.results, scene, view)
         for each in bpy.data.scenes:
-            if each.session_uid == target and job.text:
+            if each.session_uid == scene and job.text:
                 each.viewport_diffusion.diffusion.prompt = job.text
 
     return apply

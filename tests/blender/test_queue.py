@@ -101,7 +101,7 @@ def test_a_killed_blenders_jobs_are_offered_and_never_run_by_themselves(left_beh
     assert scene.viewport_diffusion.result["viewport_diffusion_view"] != ""
     assert bpy.ops.viewport_diffusion.queue_discard(job=interrupted) == {"FINISHED"}
     assert bpy.ops.viewport_diffusion.queue_resume() == {"FINISHED"}  # all that is left
-    assert [job.id for job in jobs.running()] == [not_begun]
+    assert [(job.id, job.scene) for job in jobs.running()] == [(not_begun, scene.session_uid)]
     wait_until(lambda: not jobs.running())
     assert "Seed: 5" in scene.viewport_diffusion.result["parameters"]
     assert offered() == []
@@ -136,7 +136,9 @@ def test_a_killed_worker_is_told_and_its_job_offered(scene: bpy.types.Scene) -> 
     wait_until(lambda: after.is_over)
     assert after.kind == "finished"
     assert [left.job for left in offered()] == [job.id]
-    assert bpy.ops.viewport_diffusion.queue_resume(job=job.id) == {"FINISHED"}
+    with bpy.context.temp_override(scene=bpy.data.scenes.new("another that is open now")):
+        assert bpy.ops.viewport_diffusion.queue_resume(job=job.id) == {"FINISHED"}
+    assert [resumed.scene for resumed in jobs.running()] == [scene.session_uid]  # the one whose picture it is
     bpy.ops.viewport_diffusion.cancel()
     wait_until(lambda: not jobs.running())
     assert offered() == []
