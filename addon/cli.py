@@ -14,7 +14,7 @@ from ..backend.disk import copy_whole, output_folder
 from ..backend.engine import with_seeds
 from ..backend.errors import DiffusionError, InvalidRequest
 from ..backend.flags import add_setting_flags, given_settings
-from ..backend.models.load import MEMORY_MODES
+from ..backend.models.load import COMPILE, MEMORY_MODES
 from ..backend.request import Request, whole_side
 from ..backend.settings import SCRIPTS, Img2Img, Inpaint, Script, make_settings
 from . import jobs
@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     frames.add_argument("--backend", choices=[name for name, _, _ in BACKENDS], help="where pictures are made")
     frames.add_argument("--python", metavar="FILE", help="the Python of the separate process")
     frames.add_argument("--memory", choices=MEMORY_MODES, help="how much memory the model may take")
+    frames.add_argument("--compile", action="store_true", help=f"{COMPILE[0].lower()}{COMPILE[1:]}")
     for kind in FOLDERS:
         frames.add_argument(f"--{kind}-folder", metavar="DIR", action="append", help=f"a folder with {kind}s")
     frames.add_argument("--skip-existing", action="store_true", help="leave frames alone that are there already")
@@ -163,6 +164,8 @@ def _use_backend(parsed: argparse.Namespace) -> None:
         chosen.python = parsed.python
     if parsed.memory:
         chosen.memory = parsed.memory
+    if parsed.compile:
+        chosen.compiled = True
     for kind in FOLDERS:
         if given := getattr(parsed, f"{kind}_folder"):
             setattr(chosen, f"{kind}_folders", ";".join(given))

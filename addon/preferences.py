@@ -10,7 +10,7 @@ import bpy
 
 from ..backend.errors import BackendError
 from ..backend.models.folders import split_folders
-from ..backend.models.load import MEMORY_MODES, Options
+from ..backend.models.load import COMPILE, MEMORY_MODES, Options, compiles_on
 from ..backend.previews import METHODS, SHARP, Previews
 from . import installation
 
@@ -92,6 +92,7 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
     memory: bpy.props.EnumProperty(
         name="Memory", description="How much of the model is kept where it works", items=MEMORY
     )
+    compiled: bpy.props.BoolProperty(name="Compile", description=COMPILE)
     idle_seconds: bpy.props.IntProperty(
         name="Free Memory After",
         description="Seconds without work after which the models give their memory back; 0 keeps them",
@@ -138,6 +139,7 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         layout.prop(self, "device")
         layout.prop(self, "precision")
         layout.prop(self, "memory")
+        draw_compiled(layout, self)
         layout.prop(self, "idle_seconds")
         layout.prop(self, "previews")
         if self.previews != NO_PREVIEWS:
@@ -145,6 +147,19 @@ class VIEWPORT_DIFFUSION_AP_preferences(bpy.types.AddonPreferences):
         if self.previews == SHARP:
             layout.prop(self, "preview_autoencoder", placeholder="Beside the model")
         layout.label(text=f"Jobs and pictures are kept in {jobs_folder()}", icon="FILE_FOLDER")
+
+
+def draw_compiled(layout: bpy.types.UILayout, chosen: VIEWPORT_DIFFUSION_AP_preferences) -> None:
+    """Lay out whether models are compiled, grey with the reason where the device is none for that."""
+    from . import jobs  # which asks here for the backend
+
+    device = jobs.device() or chosen.device.strip()
+    suits = device in ("", "automatic") or compiles_on(device)
+    row = layout.row()
+    row.enabled = suits
+    row.prop(chosen, "compiled")
+    if not suits:
+        layout.label(text=f"Models are compiled for graphics cards alone, not for {device}", icon="INFO")
 
 
 def preferences() -> VIEWPORT_DIFFUSION_AP_preferences:
@@ -168,6 +183,7 @@ def engine_options() -> Options:
         chosen_folders("embedding_folders"),
         chosen_folders("model_folders"),
         chosen.memory,
+        chosen.compiled,
     )
 
 

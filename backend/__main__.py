@@ -18,7 +18,7 @@ from .errors import DiffusionError
 from .events import Event, Result
 from .flags import add_setting_flags, given_settings
 from .imaging.metadata import infotext_if_any
-from .models.load import MEMORY_MODES, PRECISIONS, Options
+from .models.load import COMPILE, MEMORY_MODES, PRECISIONS, Options, require_card
 from .request import Array, Request, whole_side
 from .settings import OPERATIONS, Img2Img, Outpaint, make_settings
 
@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         tuple(parsed.embedding_folder),
         tuple(parsed.model_folder),
         parsed.memory,
+        parsed.compile,
     )
     if parsed.command == "worker":
         from .transport import worker
@@ -63,6 +64,8 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
 
     What was finished before a cancel or a failure is written too; then DiffusionError is raised.
     """
+    if options.compiled:
+        require_card(options.device)
     images = _images(parsed)
     settings = make_settings(OPERATIONS[parsed.operation], _settings(parsed, images["init"]))
     request = Request(settings, images, infotext_if_any(parsed.init))
@@ -141,6 +144,7 @@ def _add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="automatic", choices=PRECISIONS)
     modes = "; ".join(f"{name}: {what[0].lower()}{what[1:]}" for name, (_, what) in MEMORY_MODES.items())
     parser.add_argument("--memory", default="automatic", choices=MEMORY_MODES, help=modes)
+    parser.add_argument("--compile", action="store_true", help=f"{COMPILE[0].lower()}{COMPILE[1:]}")
     parser.add_argument("--online", action="store_true", help="allow models to be fetched from the hub")
     for flag, what in FOLDERS.items():
         parser.add_argument(

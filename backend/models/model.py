@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..request import Array
 from .adapters import Loras, Version, find_embeddings, read_tags
 from .attention import hasten
 from .autoencoder import Autoencoder, nothing
+from .compiled import Compiled
 from .conditioning import KEPT_BYTES, Cache, Conditioning, Prompts, encode_prompts
 from .families import Family, Shown
 from .fast import NOTHING, Fast, Shortcut, fast
@@ -88,6 +89,7 @@ class Model:
         self._vae = ""
         self._guide: Guide | None = None
         self._fast: Fast | None = None
+        self._compiled: Compiled | None = None
         _lay_out(family.network, device)
         _lay_out(pipe.vae, device)
         if device == "cpu":
@@ -104,6 +106,10 @@ class Model:
         self.savings = Savings(placement, anatomy, memory)
         self.savings.forget = self._latents.clear
         self._autoencoder = Autoencoder(pipe, name, device, self.savings)
+
+    def compile(self, compiler: str | Callable[..., Any] = "") -> None:
+        """Have the denoiser's blocks compiled as they are first used, once and for all; see Compiled."""
+        self._compiled = Compiled(self.family.network, lambda sentence: self.savings.tell(sentence), compiler)
 
     def prepare(self, width: int, height: int, batch: int = 1, window: int = 0) -> None:
         """Plan the memory for a picture of that size in pixels, and go without what the plan says.
@@ -223,8 +229,10 @@ class Model:
             raise InvalidRequest(
                 f"{self.name} can't leave out that part of a step.", "Set Fast Mode to Off, Token Merging Ratio to 0."
             )
+        # Compiled blocks would take no notice of the hooks by which tokens are merged inside of them.
+        pause = self._compiled.paused() if self._compiled is not None and shortcut.merged else nullcontext()
         try:
-            with self._fast.hooked():
+            with pause, self._fast.hooked():
                 yield
         finally:
             self._fast = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.nn import Conv2d, Conv3d, Module, ModuleList
 from torch.overrides import TorchFunctionMode
 
@@ -15,10 +16,11 @@ def watch_forward(network: Module, look: Look) -> None:
     """Have a network look before each of its blocks, of whatever family: what stands in its lists.
 
     Those of attention and of what follows it stand in lists of their own, so that a look is never further away than one
-    layer. Convolutions are looked at on their own where they are large, as at the end of a VAE's decoder.
+    layer. Convolutions are looked at on their own where they are large, as at the end of a VAE's decoder. While a block
+    is compiled, what is inside of it doesn't look, since that would cut it to pieces: compiled blocks look before each.
     """
     for part in _parts(network):
-        part.register_forward_pre_hook(lambda *_: look())
+        part.register_forward_pre_hook(lambda *_: None if torch.compiler.is_compiling() else look())
 
 
 def _parts(network: Module) -> Iterator[Module]:

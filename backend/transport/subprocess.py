@@ -239,7 +239,8 @@ def worker_command(python: str, options: Options) -> list[str]:
         ("--model-folder", options.model_folders),
     ):
         command += [f"{flag}={folder}" for folder in folders]
-    return [*command, "--online"] if options.online else command
+    flags = {"--compile": options.compiled, "--online": options.online}
+    return [*command, *(flag for flag, wanted in flags.items() if wanted)]
 
 
 def worker_environment(online: bool) -> dict[str, str]:
