@@ -72,11 +72,12 @@ class _State:
     queue: JobQueue | None = None
     key: tuple[object, ...] = ()
     jobs: dict[str, Job]
+    said: list[Event]  # by a backend that has gone, and not taken in yet
     looking: bool = False  # whether the panel still shows what an earlier look found
 
 
 _state = _State()
-_state.jobs = {}
+_state.jobs, _state.said = {}, []
 
 
 def submit(request: Request, title: str, apply: Callable[[Job], None], view: str = "") -> Job:
@@ -168,7 +169,7 @@ def drain() -> list[Job]:
     if _state.backend is None:
         return []
     changed = []
-    for event in _state.backend.poll():
+    for event in _heard():
         job = _state.jobs.get(event.job)
         if event.kind == "picture":  # announced only: it is taken in at the job's end, if it is among the results then
             continue
@@ -225,6 +226,21 @@ def shut_down() -> None:
     _state.backend = _state.queue = None
 
 
+def _heard() -> list[Event]:
+    """Return what the backend has said; the next job begins by the preferences as they are now."""
+    backend = _state.backend
+    assert backend is not None
+    if queue().waiting and not queue().paused:
+        try:
+            backend = _backend()
+        except BackendError as error:
+            backend.retiring = True
+            if backend.rests():
+                backend.give_up(error.sentence, error.remedy)
+    events, _state.said = [*_state.said, *backend.poll()], []
+    return events
+
+
 def _take(job: Job, event: Event) -> None:
     """Bring a job to where an event says it is."""
     if event.kind == "started":
@@ -260,23 +276,34 @@ def _apply(job: Job) -> bool:
 
 
 def _backend() -> Backend:
-    """Return the backend that the preferences name, started anew where they have changed."""
+    """Return the backend that the preferences name, or the one before while something is made there still.
+
+    That one begins no further job: those that wait are the next one's. Nothing is ever ended by a changed preference.
+    Raises BackendError where the preferences name none that there can be.
+    """
     chosen = preferences()
     python = backend_python() if chosen.backend == "subprocess" else ""
-    options = engine_options()
-    key = (chosen.backend, python, options)
-    if _state.backend is None or _state.key != key:
-        if running():
-            raise BackendError("The preferences have changed while a picture is made.", "Wait for it, or cancel it.")
-        shut_down()
-        _state.backend = _make_backend(chosen.backend, python)
+    key = (chosen.backend, python, engine_options())
+    backend = _state.backend
+    if backend is None or _state.key != key:
+        following = _make_backend(chosen.backend, python)
+        if backend is not None:
+            backend.retiring = True
+            if not backend.rests():
+                return backend
+            _state.said += backend.poll()
+            backend.free()
+            backend.close()
+        backend = _state.backend = following
         _state.key = key
-    _state.backend.idle = chosen.idle_seconds
-    _state.backend.previews = live_previews()
-    return _state.backend
+    backend.retiring = False
+    backend.idle = chosen.idle_seconds
+    backend.previews = live_previews()
+    return backend
 
 
 def _make_backend(kind: str, python: str) -> Backend:
+    """Return a backend over this session's queue, which starts nothing before its first job."""
     from ..backend.transport.embedded import EmbeddedBackend
     from ..backend.transport.subprocess import SubprocessBackend
 

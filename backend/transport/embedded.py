@@ -36,6 +36,7 @@ class EmbeddedBackend(QueuedBackend):
         self._said: queue.Queue[Event] = queue.Queue()
         self._stopped: set[str] = set()
         self._closing = False
+        self._making = False  # a job that was cancelled while it loads is none any more, but its model still loads
         self._device = ""  # known once a job has loaded torch
         self._thread: threading.Thread | None = None
 
@@ -64,13 +65,14 @@ class EmbeddedBackend(QueuedBackend):
     def state(self) -> str:
         return "Working in Blender's process" if self._current else "Ready in Blender's process"
 
-    def close(self) -> None:
+    def rests(self) -> bool:
+        return super().rests() and not self._making
+
+    def _stop(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             self._closing = True
             self._orders.put(None)
             self._thread.join(STOP_TIME)
-        self._current = None
-        self.queue.close()
 
     def _ready(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -95,7 +97,11 @@ class EmbeddedBackend(QueuedBackend):
                 return
             resting = not isinstance(order, Path)
             if isinstance(order, Path):
-                self._make(order)
+                self._making = True
+                try:
+                    self._make(order)
+                finally:
+                    self._making = False
             else:
                 free_models(self._engine)
 

@@ -32,12 +32,14 @@ class Backend(Protocol):
     """Where requests go. No method blocks; pictures and errors come back as events.
 
     queue: the jobs that wait. idle: seconds without work after which the models are freed, 0 for never. previews: how
-    the picture so far is to be seen in the folder of a job that begins from now on.
+    the picture so far is to be seen in the folder of a job that begins from now on. retiring: whether to begin no
+    further job, because another backend is to take the queue over.
     """
 
     queue: JobQueue
     idle: float
     previews: Previews
+    retiring: bool
 
     def submit(self, request: Request, note: Mapping[str, str] | None = None) -> str:
         """Queue a request and return its job's id; raises DiffusionError where it can't even be tried."""
@@ -50,6 +52,12 @@ class Backend(Protocol):
 
     def cancel(self, job: str) -> None:
         """Ask a job to stop; its "cancelled" event follows unless it finished first."""
+
+    def rests(self) -> bool:
+        """Whether nothing is being made or loaded."""
+
+    def give_up(self, sentence: str, remedy: str) -> None:
+        """Tell of every job that it can't go on, and why; each is left in its folder, to be resumed."""
 
     def free(self) -> bool:
         """Have the models freed, and return whether that was asked for: not while a job runs."""
@@ -64,4 +72,7 @@ class Backend(Protocol):
         """Return in one short sentence how the backend is."""
 
     def close(self) -> None:
-        """Stop everything and leave nothing running; what waits or runs stays in its folder, to be resumed."""
+        """Stop everything and leave nothing running; what waits or runs stays in its folder, to be resumed.
+
+        The queue ends with it, but for one that is retiring.
+        """

@@ -23,6 +23,7 @@ class QueuedBackend(ABC):
         self.queue = jobs if isinstance(jobs, JobQueue) else JobQueue(jobs)
         self.idle = idle
         self.previews = Previews()
+        self.retiring = False
         self._events: deque[Event] = deque()
         self._current: Path | None = None
         self._began = False  # whether the running job has reported a part of its work
@@ -57,6 +58,25 @@ class QueuedBackend(ABC):
             if not self._began:  # starting or loading, which nothing can stop, and whose fruit the next job will want
                 self._say_cancelled(job)
 
+    def rests(self) -> bool:
+        return self._current is None
+
+    def give_up(self, sentence: str, remedy: str) -> None:
+        jobs = [*([self._current.name] if self._current else []), *self.queue.waiting]
+        self._current = None
+        for job in jobs:
+            self._say_failed(job, sentence, remedy)
+
+    def close(self) -> None:
+        self._stop()
+        self._current = None
+        if not self.retiring:
+            self.queue.close()
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End what runs jobs."""
+
     @abstractmethod
     def _ready(self) -> None:
         """Make sure that there is something to run jobs; raises BackendError where there can't be."""
@@ -71,7 +91,7 @@ class QueuedBackend(ABC):
 
     def _pump(self) -> None:
         """Begin the next job if none runs."""
-        if self._current is not None or self.queue.paused or not self.queue.waiting:
+        if self._current is not None or self.retiring or self.queue.paused or not self.queue.waiting:
             return
         self._ready()
         self._current = self.queue.take()
@@ -96,13 +116,6 @@ class QueuedBackend(ABC):
         """Tell of a job that can't go on; it is left in its folder, to be resumed."""
         self.queue.abandon(job)
         self._events.append(failed_event(job, sentence, remedy, kept_results(self.queue.folder(job))))
-
-    def _give_up(self, sentence: str, remedy: str) -> None:
-        """Tell of every job that it can't go on."""
-        jobs = [*([self._current.name] if self._current else []), *self.queue.waiting]
-        self._current = None
-        for job in jobs:
-            self._say_failed(job, sentence, remedy)
 
     def _drained(self) -> list[Event]:
         events = list(self._events)

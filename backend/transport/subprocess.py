@@ -77,7 +77,7 @@ class SubprocessBackend(QueuedBackend):
         try:
             self._pump()
         except BackendError as error:
-            self._give_up(error.sentence, error.remedy)
+            self.give_up(error.sentence, error.remedy)
         return self._drained()
 
     def free(self) -> bool:
@@ -108,12 +108,10 @@ class SubprocessBackend(QueuedBackend):
         held = f", holding {worker.held / 1e9:.1f} GB" if worker.held else ""
         return f"{'Working' if self._current else 'Ready'} on {self.device().upper()}{held}"
 
-    def close(self) -> None:
+    def _stop(self) -> None:
         worker, self._worker = self._worker, None
-        self._current = None
         if worker is not None:
             worker.child.close(STOP_TIME)
-        self.queue.close()
 
     def _ready(self) -> None:
         if self._worker is None:
@@ -212,7 +210,7 @@ class SubprocessBackend(QueuedBackend):
             self._settle(self._current, sentence, remedy)
         if self._deaths >= MAXIMUM_DEATHS:
             times = f"The backend died {self._deaths} times in a row. " if worker.verdict is None else ""
-            self._give_up(f"{times}{sentence}", remedy)
+            self.give_up(f"{times}{sentence}", remedy)
 
     def _settle(self, folder: Path, sentence: str, remedy: str) -> None:
         """Decide what a dead child's job has come to by its own log, which says more than was heard."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +201,47 @@ def test_a_render_is_told_from_our_own(scene: bpy.types.Scene) -> None:
     scene.cycles.device = "GPU"
     assert queue.renders_on_card(scene)
     assert [handler.__name__ for handler in bpy.app.handlers.render_init].count("free_for_render") == 1
+
+
+@pytest.fixture
+def chosen(scene: bpy.types.Scene) -> Iterator[Any]:
+    """The preferences; as they were afterwards."""
+    preferences = bpy.context.preferences.addons[EXTENSION].preferences
+    names = ("backend", "memory", "python", "lora_folders")
+    before = {name: getattr(preferences, name) for name in names}
+    yield preferences
+    for name, value in before.items():
+        setattr(preferences, name, value)
+
+
+@pytest.mark.parametrize(("backend", "then"), [("subprocess", "subprocess"), ("embedded", "subprocess")])
+def test_changed_preferences_let_a_running_job_finish_and_hold_from_the_next_one_on(
+    chosen: Any, backend: str, then: str, tmp_path: Path
+) -> None:
+    jobs, chosen.backend = part("addon.jobs"), backend
+    running, waiting = submit("Running", steps=40), submit("Waiting", steps=2)
+    wait_until(lambda: bool(running.message.startswith("Step")))
+    first = jobs._state.backend
+    chosen.lora_folders, chosen.memory, chosen.backend = str(tmp_path), "medium", then
+    late = submit("Late", steps=2)
+    assert jobs._state.backend is first and [job.title for job in jobs.running()] == ["Running", "Waiting", "Late"]
+    wait_until(lambda: running.is_over)
+    assert running.kind == "finished" and not waiting.is_over
+    wait_until(lambda: late.is_over)
+    assert jobs._state.backend is not first and jobs._state.key[0] == then
+    assert jobs._state.key[-1] == part("addon.preferences").engine_options()
+    for job in (running, waiting, late):
+        log = (jobs.queue().folder(job.id) / "events.jsonl").read_text(encoding="utf-8")
+        assert job.kind == "finished" and log.count('"started"') == 1 and len(job.results) == 1
+
+
+def test_jobs_that_wait_are_told_of_a_preference_that_names_nothing_once_the_running_one_is_over(
+    chosen: Any, tmp_path: Path
+) -> None:
+    running, waiting = submit("Running", steps=40), submit("Waiting", steps=2)
+    wait_until(lambda: bool(running.message.startswith("Step")))
+    chosen.python = str(tmp_path / "nowhere")
+    wait_until(lambda: running.is_over and waiting.is_over)
+    assert running.kind == "finished" and waiting.kind == "failed" and "no Python at" in waiting.message
+    assert [left.job for left in offered()] == [waiting.id]
+    assert bpy.ops.viewport_diffusion.queue_discard() == {"FINISHED"}
