@@ -150,8 +150,8 @@ class VIEWPORT_DIFFUSION_OT_add_to_prompt(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Only where some were found."""
-        if not any(catalogue.additions(kind) for kind in KINDS):
-            cls.poll_message_set("No LoRA, embedding or VAE was found: choose folders in the preferences")
+        if not any(not addition.problem for kind in KINDS for addition in catalogue.additions(kind)):
+            cls.poll_message_set("No whole LoRA, embedding or VAE was found: choose folders in the preferences")
             return False
         return True
 

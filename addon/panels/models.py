@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bpy
 
+from ...backend.models.memory import in_words
 from .. import catalogue
 from ..preferences import preferences
 from .base import FAILED_ICON, ClosedPanel, draw_message
 
-MEGABYTE, GIGABYTE = 1e6, 1e9  # bytes
 FAMILY_SHARE = 0.6  # of a line's width that title and family have, the rest is the size
 SHORT = {"Stable Diffusion": "SD"}  # what a family is called where there is little room
 KIND_ICONS = {
@@ -45,7 +45,7 @@ class VIEWPORT_DIFFUSION_UL_models(bpy.types.UIList):
         line.label(text=entry.title, icon="ERROR" if entry.problem else KIND_ICONS[entry.kind], translate=False)
         about = line.row()
         about.alignment = "RIGHT"
-        about.label(text=f"{short(entry.family)} {size_text(entry.bytes)}", translate=False)
+        about.label(text=f"{short(entry.family)} {in_words(entry.bytes)}", translate=False)
 
 
 class VIEWPORT_DIFFUSION_PT_models(ClosedPanel, bpy.types.Panel):
@@ -106,11 +106,6 @@ def short(family: str) -> str:
     for long, brief in SHORT.items():
         family = family.replace(long, brief)
     return family
-
-
-def size_text(count: int) -> str:
-    """Return bytes as an artist reads them."""
-    return f"{count / GIGABYTE:.1f} GB" if count >= GIGABYTE / 10 else f"{count / MEGABYTE:.0f} MB"
 
 
 CLASSES = (VIEWPORT_DIFFUSION_UL_models, VIEWPORT_DIFFUSION_PT_models)

@@ -8,8 +8,9 @@ Lines of JSON, one object a line, each with the id of the job that it is about, 
     end of input                                                  the parent is gone: leave at once
 From the worker:
     {"type": "hello", "job": "", "protocol": 3, …}                once, first of all but beats: versions, device, memory
-    {"type": "beat", "job": ID, "held": BYTES, "room": BYTES}     each second, whatever else goes on: what the process
-                                                                  holds, and what models may take (0: unknown)
+    {"type": "beat", "job": ID, "held": BYTES, "room": BYTES}     each second, whatever else goes on, and before a job's
+                                                                  last event: what the process holds, and what models
+                                                                  may take (0: unknown)
     {"type": "event", "job": ID, …}                               an Event
 """
 

@@ -79,12 +79,19 @@ class Worker:
                 idle = message["idle"] or None
 
     def run(self, engine: Engine, message: dict[str, Any]) -> None:
-        """Run one job unless it was cancelled while it waited."""
+        """Run one job unless it was cancelled while it waited.
+
+        Its last event waits until what the job held is let go, behind a beat that says how much is free again.
+        """
         job = message["job"]
         self.job = job
+        last: list[Event] = []
 
         def emit(event: Event) -> None:
-            self.wire.send(event.to_wire())
+            if event.is_last:
+                last.append(event)
+            else:
+                self.wire.send(event.to_wire())
 
         if job in self.cancelled:
             emit(cancelled_event(job))
@@ -92,6 +99,9 @@ class Worker:
             run_job(engine, Path(message["folder"]), emit, lambda: job in self.cancelled, message["previews"])
         self.job = ""
         self.cancelled.discard(job)
+        self.show_life()
+        for event in last:
+            self.wire.send(event.to_wire())
 
     def listen(self) -> None:
         """Take in the parent's lines until they end."""
@@ -108,11 +118,15 @@ class Worker:
     def beat(self) -> None:
         """Show each second that the process lives, however long a step takes."""
         while True:
-            device, engine = self.device, self.engine
-            held = held_memory(device) if device else 0
-            room = memory_for_models(device, engine.models.held()) if device and engine is not None else 0
-            self.wire.send({"type": "beat", "job": self.job, "held": held, "room": room})
+            self.show_life()
             time.sleep(BEAT)
+
+    def show_life(self) -> None:
+        """Send a beat."""
+        device, engine = self.device, self.engine
+        held = held_memory(device) if device else 0
+        room = memory_for_models(device, engine.models.held()) if device and engine is not None else 0
+        self.wire.send({"type": "beat", "job": self.job, "held": held, "room": room})
 
 
 def read_order(line: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from backend.errors import BackendError, InvalidRequest
 from backend.events import Event
 from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
+from backend.job import create_job
 from backend.models.load import Options
+from backend.processes import LineProcess
 from backend.queue import leftovers
 from backend.transport.causes import cause_of_death
 from backend.transport.embedded import EmbeddedBackend
 from backend.transport.protocol import Backend
-from backend.transport.subprocess import SubprocessBackend
+from backend.transport.subprocess import SubprocessBackend, worker_command, worker_environment
 from tests.backend.helpers import Picture, img2img
 
 PATIENCE = 240.0  # seconds; only a hang takes this long
@@ -95,6 +98,22 @@ def test_a_killed_worker_fails_its_job_at_once_and_the_next_one_runs(
     assert last.kind == "failed" and "killed" in last.message and last.remedy
     assert time.monotonic() - killed < 2
     assert follow(separate, waiting)[-1].kind == "finished"
+
+
+def test_what_is_free_is_told_again_before_a_job_ends(jobs: Path, picture: Picture) -> None:
+    folder = create_job(jobs, img2img(picture))
+    with (jobs / "log").open("wb") as errors:
+        worker = LineProcess(worker_command(sys.executable, Options()), errors, "reader", worker_environment(False))
+    try:
+        worker.send({"type": "run", "job": folder.name, "folder": str(folder), "idle": 0})
+        said: list[dict[str, Any]] = []
+        while not said or said[-1].get("kind") != "finished":
+            message = worker.hear(PATIENCE)
+            assert message is not None
+            said.append(message)
+    finally:
+        worker.kill()
+    assert (said[-2]["type"], said[-2]["job"]) == ("beat", "") and said[-2]["room"] > 0
 
 
 def test_a_cancel_ends_the_running_job_and_a_waiting_one(separate: SubprocessBackend, picture: Picture) -> None:
