@@ -34,6 +34,9 @@ KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
 # Latents a side; crops and whole pictures cost the same a step. One core takes 2.3 times as long for 24 crops as for 8.
 CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
+# Styles that an empty caption never stands for: guidance goes away from what it stands for, and away from white paper
+# is into darkness. At 230,000 samples of all styles, a CFG scale of 2.5 blackened oil and pixel art.
+PALE = ("ink", "pencil", "watercolor")
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
 
@@ -144,18 +147,21 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
         number = int(rng.integers(records.start, records.stop))
         record, facts = latents.records[number], latents.facts[number]
         colouring = int(rng.integers(COLOURINGS))
-        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
-        source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
         bridged = bool(levels.lam[i] > 0)
         other = bool(recoloured[i]) and bridged
+        dice = 1.0 if other else rng.random()  # which stands for the caption
+        if dice < EMPTY + JUNK_ONLY:
+            style = int(rng.choice([n for n, name in enumerate(facts["styles"], 1) if name not in PALE]))
+        else:
+            style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
         row, column = rng.integers(0, record.shape[-1] - size + 1, 2)
         window = (slice(None), slice(row, row + size), slice(column, column + size))
         targets.append(record[colouring, style][window])
         sources.append(record[1 - colouring if other else colouring, source_style][window])
-        dice = rng.random()
-        if dice < EMPTY and not other:
+        if dice < EMPTY:
             captions.append("")
-        elif dice < EMPTY + JUNK_ONLY and not other:
+        elif dice < EMPTY + JUNK_ONLY:
             captions.append(", ".join(junk(rng, int(rng.integers(1, 6)))))
         else:
             name = "render" if style == 0 else facts["styles"][style - 1]
