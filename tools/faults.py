@@ -313,6 +313,11 @@ def hung(folder: Path) -> str:
     return f"{event.message} {event.remedy} (after {seconds:.0f} s; the next job {after})"
 
 
+def say(what: str) -> None:
+    """Tell on the error output what is being done: with 20 of each it takes over half an hour."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
+
+
 def main() -> int:
     """Run every fault and write the table; returns 1 where something was lost, hung or stayed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -323,15 +328,19 @@ def main() -> int:
         folder = Path(scratch)
         kills = {phase: Kills() for phase in PHASES}
         for number in range(parsed.times):
+            say(f"killing the worker, round {number + 1} of {parsed.times}")
             for phase, tally in kills.items():
                 with suppress(Hang):
                     kill_at(phase, folder / f"kill-{phase}-{number}", tally)
+        say("cancelling jobs")
         call, stops = cancels(parsed.times, folder / "cancels")
+        say("killing the parent")
         moments = {"start": "", "load": "Loading", "encode": "Reading the picture", "step": "Step"}
         orphans = {
             name: [orphan_seconds(message, folder / f"orphan-{name}-{i}") for i in range(parsed.times)]
             for name, message in moments.items()
         }
+        say("breaking the rest")
         words = {**sentences(folder), "a worker that is stopped, not killed": hung(folder / "hung")}
     words = {name: said.replace(str(folder), "…") for name, said in words.items()}
     found = Found(kills, call, stops, orphans, words)
