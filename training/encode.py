@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.autoencoder import Coder, build, to_tensor
-from training.bridge import SCALE
 from training.checkpoints import load
 from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
 
@@ -79,7 +78,6 @@ def frozen(cache: Path) -> AutoencoderKL:
         [encode(model, pictures.records[i].reshape(-1, *pictures.records.shape[3:])[::3]) for i in some]
     )
     fold(model, *whitening(latents))
-    model.register_to_config(scaling_factor=SCALE)
     model.save_pretrained(folder)
     logger.info(
         "froze the encoder at step %d: latent deviation was %s", stored["step"], latents.std((0, 2, 3)).tolist()

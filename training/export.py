@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 
 from training.autoencoder import Coder
 from training.autoencoder import build as fresh_autoencoder
-from training.bridge import BETAS
+from training.bridge import BETAS, SCALE
 from training.checkpoints import load
 from training.encode import frozen
 from training.unet import build
@@ -27,6 +27,7 @@ def decoder(cache: Path) -> AutoencoderKL:
     stored = load(cache / "decoder.pt")
     if stored is not None:
         coder.load_state_dict(stored["average"])
+    coder.vae.register_to_config(scaling_factor=SCALE)
     return coder.vae
 
 
