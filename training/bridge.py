@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEVELS = 1000
-# Of a "scaled_linear" schedule, as Stable Diffusion's but with less noise below two thirds and twice as much at the top.
+# Of a "scaled_linear" schedule: less noise than Stable Diffusion's below two thirds, twice as much at the top.
 BETAS = (0.00002, 0.0195)
 FULL = 300  # from here up an image-to-image start goes the whole way to the style; below it part of the way
 # What latents of deviation 1 are multiplied by (Stable Diffusion's scaling_factor) before noise is added to them. With

@@ -8,7 +8,7 @@ import bpy
 
 from ...backend.models.load import MEMORY_MODES
 from ...backend.models.memory import in_words, memory_for_models
-from ...backend.models.needs import Job, anatomy_of, item_bytes, plan_memory
+from ...backend.models.needs import Anatomy, Job, anatomy_of, item_bytes, plan_memory
 from ...backend.models.traits import traits_of
 from ...backend.operations.plan import CanvasPlan, Size, longest_schedule, plan_canvas, plan_steps
 from ...backend.settings import EMBEDDED
@@ -61,7 +61,7 @@ def size_line(context: bpy.types.Context) -> str:
     """Return in one line how many steps run, and which sizes the picture goes through: "16 of 20 steps, 512×512"."""
     settings = context.scene.viewport_diffusion
     strength, shared = settings.img2img.denoising_strength, settings.diffusion
-    canvas = _canvas_plan(context.scene)
+    canvas = _canvas_plan(context.scene, anatomy_of(bpy.path.abspath(shared.model)))
     if strength == 0:
         return f"{canvas.canvas.width}×{canvas.canvas.height}, no steps: the capture itself"
     plan = plan_steps(shared.steps, strength, shared.exact_steps, longest_schedule(shared.sampler))
@@ -75,7 +75,7 @@ def memory_line(context: bpy.types.Context) -> tuple[str, bool]:
     anatomy = anatomy_of(model)
     if anatomy is None or settings.img2img.denoising_strength == 0:
         return "", True
-    chosen, canvas = preferences(), _canvas_plan(context.scene)
+    chosen, canvas = preferences(), _canvas_plan(context.scene, anatomy)
     device = jobs.device() or chosen.device.strip()
     known = device not in ("", "automatic")
     job = Job(
@@ -94,15 +94,14 @@ def memory_line(context: bpy.types.Context) -> tuple[str, bool]:
     return f"About {needed}{f' of {there} free' if room else ''}{how}", True
 
 
-def _canvas_plan(scene: bpy.types.Scene) -> CanvasPlan:
-    """Return how the canvas that is set comes about by the model that is chosen."""
+def _canvas_plan(scene: bpy.types.Scene, anatomy: Anatomy | None) -> CanvasPlan:
+    """Return how the canvas that is set comes about by a model of that anatomy."""
     settings = scene.viewport_diffusion
     width, height = picture_size(scene)
     if settings.capture.size == "SCALE":
         source = {"IMAGE": settings.capture.image, "SKETCH": settings.capture.sketch}.get(settings.capture.source)
         width, height = source.size if source is not None else (width, height)
         width, height = int(width * settings.capture.scale), int(height * settings.capture.scale)
-    anatomy = anatomy_of(bpy.path.abspath(settings.diffusion.model))
     canvas = Size(width, height)
     if anatomy is None:
         return CanvasPlan(canvas, canvas, canvas)

@@ -78,8 +78,7 @@ class Compiled:
             except COMPILERS_RAISE as error:
                 if not is_compilers(error) and ran_out(error):
                     raise
-                cause = error
-            # Outside of the handler: what the failed work held is let go with its traceback.
+                cause = error.with_traceback(None)  # which would hold what the failed work made
             found = plain(*args, **kwargs)  # raises what is not the compiler's fault
             self._give_up(cause)
             return found

@@ -30,8 +30,6 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_TITLE = "viewport-diffusion-embedded"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILES = (".safetensors", ".ckpt")
-QWEN_IMAGE_SIDE = 1328  # pixels: the square among the sizes that its model card gives
-QWEN_IMAGE_EDIT_SIDE = 1024  # pixels: the square that its own pipeline brings pictures to
 PRECISIONS = ("automatic", "float32", "bfloat16", "float16")
 # How much memory models may take → label and description; the web UI calls the last two medvram and lowvram.
 MEMORY_MODES = {
@@ -122,11 +120,6 @@ class Models:
             self._model.refiner = None
         gc.collect()
         give_back(choose_device(self.options.device))
-
-
-def qwen_image_side(kind: str) -> int:
-    """Return the side in pixels that suits a model of Qwen-Image's whose pipeline is of that class."""
-    return QWEN_IMAGE_EDIT_SIDE if "Edit" in kind else QWEN_IMAGE_SIDE
 
 
 def load(name: str, options: Options) -> Model:

@@ -23,7 +23,7 @@ from .families import Family, Shown
 from .fast import NOTHING, Fast, Shortcut, fast
 from .ip_adapter import IpAdapter
 from .kept import Kept, sign
-from .needs import Job, anatomy_of_modules
+from .needs import Job, anatomy_of_modules, native_side
 from .placement import Placement, blocks_of, work_on
 from .savings import Savings, ran_out
 from .tiled_vae import Tell
@@ -102,7 +102,9 @@ class Model:
         work_on(pipe, device)
         parts = {"text": encoders, "denoiser": [family.network], "vae": [pipe.vae]}
         placement = Placement(parts, blocks_of([*encoders, family.network]), device)
-        anatomy = anatomy_of_modules(encoders, family.network, pipe.vae, family.native, family.is_editing)
+        shape: Any = family.network.config
+        self.native = native_side(type(pipe).__name__, shape, pipe.vae.config)  # pixels
+        anatomy = anatomy_of_modules(encoders, family.network, pipe.vae, self.native, family.is_editing)
         self.savings = Savings(placement, anatomy, memory)
         self.savings.forget = self._latents.clear
         self._autoencoder = Autoencoder(pipe, name, device, self.savings)
@@ -127,11 +129,6 @@ class Model:
         """How many pixels of a picture's side make one latent."""
         factor: int = self.pipe.vae_scale_factor
         return factor
-
-    @property
-    def native(self) -> int:
-        """Side in pixels of the squares that the model was trained on."""
-        return self.family.native
 
     @property
     def is_inpainting(self) -> bool:

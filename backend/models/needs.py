@@ -17,15 +17,26 @@ from typing import Any, NamedTuple
 from ..errors import ModelError
 from ..settings import EMBEDDED
 from .hub import find_pipeline, is_hub_name
-from .load import EMBEDDED_FOLDER, qwen_image_side
+from .load import EMBEDDED_FOLDER
 from .memory import PROCESSES
-from .pipeline_files import Signature, choose_weights, has_weights, missing_parts, names_in, parts_of, read_index, sign
+from .pipeline_files import (
+    Signature,
+    choose_weights,
+    has_weights,
+    missing_parts,
+    names_in,
+    parts_of,
+    read_index,
+    signature_of,
+)
 from .recognise import UNET, VAE, is_pickle, read_safetensors_header, tell_family
 from .traits import is_editing
 
 MODES = ("full", "medium", "low")  # each takes less memory than the one before, and more time
 TILE_SIDE = 576  # pixels: a tile of 512 with what is decoded around it
 ALL_AT_ONCE = 1024**2  # pixels; no larger picture goes through the VAE at once, whatever memory there is
+QWEN_IMAGE_SIDE = 1328  # pixels: the square among the sizes that its model card gives
+QWEN_IMAGE_EDIT_SIDE = 1024  # pixels: the square that its own pipeline brings pictures to
 CONFIGS = Path(__file__).parent / "configs"
 
 # Numbers a pixel that are alive at once, by what they are in proportion to: counted over the tensors of one forward
@@ -179,7 +190,7 @@ def anatomy_of(name: str) -> Anatomy | None:
             folder = find_pipeline(name)
         else:
             folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
-        return None if folder is None else _anatomy(folder, sign(folder))
+        return None if folder is None else _anatomy(folder, signature_of(folder))
     except (OSError, RuntimeError):  # RuntimeError: "~name" of no user
         return None
 
@@ -236,7 +247,7 @@ def native_side(kind: str, network: Mapping[str, Any], autoencoder: Mapping[str,
     if kind.startswith("StableDiffusion"):
         return int(network["sample_size"]) << len(autoencoder["block_out_channels"]) - 1
     if kind.startswith("QwenImage"):
-        return int(autoencoder.get("sample_size", qwen_image_side(kind)))
+        return int(autoencoder.get("sample_size", QWEN_IMAGE_EDIT_SIDE if "Edit" in kind else QWEN_IMAGE_SIDE))
     return int(autoencoder["sample_size"])
 
 

@@ -13,7 +13,7 @@ from ..errors import ModelError
 INDEX = "model_index.json"
 LARGEST_INDEX = 1_000_000  # bytes; a model_index.json has about one thousand
 HALF = "fp16"  # what the variant of the weights in half precision is called
-CONFIGS = ("config.json", "scheduler_config.json")
+CONFIG_NAMES = ("config.json", "scheduler_config.json")
 UNUSED = ("safety_checker",)  # its answer is a black picture
 SMALL_FILES = (".json", ".txt", ".model")  # .model: a vocabulary of SentencePiece, no pickle
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -39,7 +39,7 @@ def read_index(folder: Path) -> Index:
         raise ModelError(f"{path} can't be read ({error.strerror}).", "Choose another folder.") from error
 
 
-def sign(path: Path) -> Signature:
+def signature_of(path: Path) -> Signature:
     """Return what changes with a single file, or with a diffusers folder's configurations and the names of its files.
 
     Raises OSError where a folder can't be read.
@@ -47,7 +47,7 @@ def sign(path: Path) -> Signature:
     if not path.is_dir():
         return (signed(path),)
     parts = sorted(part for part in path.iterdir() if part.is_dir())
-    configs = (part / name for part in parts for name in CONFIGS if (part / name).is_file())
+    configs = (part / name for part in parts for name in CONFIG_NAMES)
     return tuple(signed(each) for each in (path / INDEX, *parts, *configs))
 
 

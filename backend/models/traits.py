@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..settings import EMBEDDED
 from .folders import expanded
 from .load import EMBEDDED_FOLDER, HUB_NAME
-from .pipeline_files import Signature, read_index, sign
+from .pipeline_files import Signature, read_index, signature_of
 from .recognise import family_title, is_pickle, read_safetensors_header
 from .samplers import FLOW_SAMPLERS, FLOW_SCHEDULES, is_flow
 
@@ -80,7 +80,7 @@ def traits_of(name: str) -> Traits:
 
         path = snapshot(name) or path
     try:
-        return _traits(path, sign(path))
+        return _traits(path, signature_of(path))
     except OSError:
         return UNKNOWN
 

@@ -21,8 +21,8 @@ from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest
 from backend.models.families.flux import unpack
 from backend.models.families.qwen_image import StillProcessor
-from backend.models.load import QWEN_IMAGE_EDIT_SIDE, QWEN_IMAGE_SIDE, Models, Options
-from backend.models.needs import anatomy_of
+from backend.models.load import Models, Options
+from backend.models.needs import QWEN_IMAGE_EDIT_SIDE, QWEN_IMAGE_SIDE, anatomy_of
 from backend.models.samplers import SAMPLERS, build_scheduler, is_flow
 from backend.models.traits import traits_of
 from backend.operations.noise import Seed

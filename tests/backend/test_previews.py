@@ -116,7 +116,7 @@ def test_every_family_is_seen_in_its_proportions(family: str, root: Path) -> Non
     model = tiny.folder(family, root)
     request = img2img(np.full((128, 64, 3), 90, np.uint8), model=model, width=64, height=128)
     engine = Engine(Options(precision="float32"))
-    engine.models.get(model).family.native = tiny.NATIVE  # of one that tells no size of its own
+    engine.models.get(model).native = tiny.NATIVE  # of one that tells no size of its own
     seen, (result,) = watched(engine, request)
     assert seen and result.shape == (128, 64, 3)
     assert {one.shape for one in seen} == {(LEAST, LEAST // 2, 3)} and seen[-1].dtype == np.uint8

@@ -45,7 +45,6 @@ class Family(Protocol):
     """
 
     network: torch.nn.Module  # the denoiser
-    native: int  # side in pixels of the squares that the model was trained on
     side_step: int  # pixels; sides that are multiples of it suit the model best
     takes_negative: bool  # whether it is guided away from a negative prompt, or only told how much to heed the prompt
     is_inpainting: bool  # whether the denoiser also takes a mask and the masked picture

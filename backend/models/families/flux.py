@@ -31,7 +31,6 @@ class Flux:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.transformer
-        self.native = int(pipe.vae.config.sample_size)
         self.side_step = int(pipe.vae_scale_factor) * PATCH
         # A model distilled from a guided one takes the scale as a number, and knows no negative prompt.
         self.takes_negative = not pipe.transformer.config.guidance_embeds

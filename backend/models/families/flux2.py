@@ -92,7 +92,6 @@ class Flux2:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.transformer
-        self.native = int(pipe.vae.config.sample_size)
         pipe.vae.__class__ = PatchVAE
         pipe.vae_scale_factor *= PATCH
         self.side_step = int(pipe.vae_scale_factor)

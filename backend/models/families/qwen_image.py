@@ -12,7 +12,6 @@ from transformers import Qwen2VLProcessor
 
 from ...request import Array
 from ..conditioning import Conditioning
-from ..load import qwen_image_side
 from . import Shown, stacked
 from .flow import LESS, asked_size, padded
 from .flux import PATCH, pack, unpack
@@ -93,7 +92,6 @@ class QwenImage:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.transformer
-        self.native = int(pipe.vae.config.get("sample_size", qwen_image_side(type(pipe).__name__)))
         self.side_step = int(pipe.vae_scale_factor) * PATCH
         self.is_editing = "Edit" in type(pipe).__name__
         self._channels = int(pipe.vae.config.z_dim)

@@ -23,7 +23,6 @@ class StableDiffusion3:
     def __init__(self, pipe: Any) -> None:
         config = pipe.transformer.config
         self.network: torch.nn.Module = pipe.transformer
-        self.native = int(config.sample_size) * int(pipe.vae_scale_factor)
         self.side_step = int(pipe.vae_scale_factor) * int(config.patch_size)
         self._patch = int(config.patch_size)
         self._most = self._patch * int(config.pos_embed_max_size)  # latents a side: it knows no places beyond

@@ -22,7 +22,6 @@ class UNet:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.unet
-        self.native = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
         self.side_step = int(pipe.vae_scale_factor)
         self.is_inpainting: bool = pipe.unet.config.in_channels == INPAINTING_CHANNELS
         self.seamless_by: tuple[torch.nn.Module, ...] = (pipe.unet, pipe.vae)

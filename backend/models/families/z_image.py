@@ -26,7 +26,6 @@ class ZImage:
 
     def __init__(self, pipe: Any) -> None:
         self.network: torch.nn.Module = pipe.transformer
-        self.native = int(pipe.vae.config.sample_size)
         self.side_step = int(pipe.vae_scale_factor) * PATCH
         self._forward = pipe.transformer.forward
         # By which it knows latents, that have to stay as they are, from pixels.
