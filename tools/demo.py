@@ -27,8 +27,9 @@ OUTPUT = ROOT / "demo"
 POSE = "Dancing"
 PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, light blue background"
 NEW_GARMENT = "a woman, dancing, plain red t-shirt, blue trousers, short red hair, light blue background"
-CFG = 2.0
-DENOISING = 0.25
+CFG = 1.5
+DENOISING = 0.5
+WIDENING = 0.4
 SEED = 4
 CLOSER = 1.25  # how much longer the camera's lens is made: a small model draws a larger figure better
 TILE = 400  # pixels; height of a picture on the contact sheet
@@ -147,8 +148,10 @@ def widen_and_enlarge(demo: Demo) -> None:
     """Outpaint to the right, then upscale."""
     settings = demo.settings
     settings.outpaint.pixels_right = 192
+    settings.outpaint.method = "scene"
+    settings.outpaint.denoising_strength = WIDENING
     bpy.ops.viewport_diffusion.outpaint()
-    demo.keep_result("outpaint", "outpaint, 192 pixels to the right\nmk2, denoising 0.8")
+    demo.keep_result("outpaint", f"outpaint, 192 pixels to the right\nfrom the scene, denoising {WIDENING:g}")
     settings.upscale.scale = 2.0
     bpy.ops.viewport_diffusion.upscale()
     demo.keep_result("upscale", "upscale, 2 times\nR-ESRGAN 4x+ Anime6B")

@@ -77,7 +77,7 @@ class Studio:
         self.shirt: Array = self.modules.masks.object_mask(
             bpy.context, self.view(SIDE, SIDE), [bpy.data.objects["Shirt"]]
         )
-        self.drawn = self.run(Img2Img(**SHARED, denoising_strength=0.25), self.render)
+        self.drawn = self.run(Img2Img(**SHARED, denoising_strength=0.5), self.render)
 
     def view(self, width: int, height: int) -> Any:
         """Return the camera's view at that size."""
@@ -101,7 +101,7 @@ class Studio:
 def resize_modes(studio: Studio) -> Sheet:
     """A wide capture brought to an upright size in each resize mode."""
     wide = studio.capture(512, 320)
-    upright = {**SHARED, "width": 288, "height": 384, "denoising_strength": 0.25}
+    upright = {**SHARED, "width": 288, "height": 384, "denoising_strength": 0.5}
     pictures = [studio.run(Img2Img(**upright, resize_mode=mode), wide) for mode in RESIZE_MODES]
     return Sheet([wide, *pictures], ["Capture, 512 by 320", *(mode.replace("_", " ") for mode in RESIZE_MODES)])
 
@@ -156,12 +156,12 @@ def outpaint(studio: Studio) -> Sheet:
         studio.run(Outpaint(**shared, method="mk2", **border), studio.drawn),
         surroundings,
         studio.run(
-            Outpaint(**{**shared, "denoising_strength": 0.3}, method="scene", **border),
+            Outpaint(**{**shared, "denoising_strength": 0.5}, method="scene", **border),
             studio.drawn,
             surroundings=surroundings,
         ),
     ]
-    captions = ["Poor man's", "mk2", "What a wider camera sees", "From the scene, denoising 0.3"]
+    captions = ["Poor man's", "mk2", "What a wider camera sees", "From the scene, denoising 0.5"]
     return Sheet([studio.drawn, *pictures], ["Before", *captions])
 
 

@@ -42,6 +42,7 @@ CONFIGS = Path(__file__).parent / "configs"
 # Numbers a pixel that are alive at once, by what they are in proportion to: counted over the tensors of one forward
 # pass of Stable Diffusion 1, XL and 3, Flux, Qwen-Image, Z-Image and the embedded model.
 ATTENDING_UNET, UNET_ALONE = 0.41, 0.25  # × the first level's channels, with attention there and without
+USUAL_SIDE = 8  # pixels that a latent of those UNets stands for
 TRANSFORMER = 25.0 / 256  # × channels; a token is 16×16 pixels
 DECODER, ENCODER = 3.0, 5.0  # × channels of the second and of the first level
 FILM_DECODER, FILM_ENCODER = 18.0, 10.0  # × the base width of a video model's VAE
@@ -308,7 +309,8 @@ def put_together(
     """
     if "block_out_channels" in network:
         attending = str(network["down_block_types"][0]).startswith("CrossAttn")
-        denoise = network["block_out_channels"][0] * (ATTENDING_UNET if attending else UNET_ALONE)
+        latents = (USUAL_SIDE / (1 << len(autoencoder["block_out_channels"]) - 1)) ** 2
+        denoise = network["block_out_channels"][0] * (ATTENDING_UNET if attending else UNET_ALONE) * latents
     else:
         width = network.get("dim") or network["num_attention_heads"] * network["attention_head_dim"]
         denoise = width * TRANSFORMER * (2 if edits else 1)

@@ -223,8 +223,10 @@ def overflowing() -> Engine:
     vae = engine.models.get("embedded").pipe.vae
     with torch.no_grad():
         for convolution in (vae.decoder.conv_in, vae.encoder.conv_in):
-            convolution.weight *= 1e5
-            convolution.bias *= 1e5
+            # As far as half precision holds the weights themselves.
+            scale = 6e4 / max(part.abs().max() for part in (convolution.weight, convolution.bias))
+            convolution.weight *= scale
+            convolution.bias *= scale
     vae.to(torch.float16)
     return engine
 

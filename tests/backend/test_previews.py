@@ -87,10 +87,11 @@ def test_colours_come_back_from_latents_that_are_made_of_them(
     model = engine.models.get("embedded")
     mixing = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) / 100
     asked: list[Picture] = []
+    factor = model.scale_factor
 
     def encode(pixels: Picture) -> torch.Tensor:
         asked.append(pixels)
-        small = pixels.reshape(pixels.shape[0] // 8, 8, -1, 8, 3).mean((1, 3))
+        small = pixels.reshape(pixels.shape[0] // factor, factor, -1, factor, 3).mean((1, 3))
         return torch.einsum("hwc,kc->khw", torch.from_numpy(small).float(), mixing)[None] - 0.5
 
     monkeypatch.setattr(model, "encode_anew", encode)
@@ -99,7 +100,7 @@ def test_colours_come_back_from_latents_that_are_made_of_them(
     seen = torch.einsum("bchw,kc->hwk", encode(picture), weights) + offset.reshape(3)
     assert apart(seen.round().clamp(0, 255).numpy().astype(np.uint8), picture) < 2
     previews.colours_of(model)
-    assert [pixels.shape for pixels in asked] == [(128, 128, 3), picture.shape]  # once for each VAE
+    assert [pixels.shape for pixels in asked] == [(16 * factor, 16 * factor, 3), picture.shape]  # once for each VAE
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "Heun", "DDIM", "UniPC", "LCM"])

@@ -107,7 +107,7 @@ def use(work: Path) -> None:
         with step("type the prompt"):
             type_prompt(blender)
             blender.ask("set_settings", group="diffusion", values={"seed": 7, "cfg_scale": 2.0})
-            blender.ask("set_settings", group="img2img", values={"denoising_strength": 0.25})
+            blender.ask("set_settings", group="img2img", values={"denoising_strength": 0.5})
         with step("find Generate"):
             button = blender.find("viewport_diffusion.generate")
         for _ in range(8):
