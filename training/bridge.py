@@ -25,6 +25,8 @@ FULL = 300  # from here up an image-to-image start goes the whole way to the sty
 SCALE = 5.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 HIGHEST = 950  # the highest start of a bridge; above it next to nothing of the source is left
+USUAL, USUALLY = (400, 720), 0.7  # the starts that artists use most, and their share
+FIRST = 0.3  # share of bridges at their start: one call of many, but the one that sees the source as it is
 WEIGHT_CAP = 25.0  # of the loss in units of the clean latent's squared error; 5 left grain in a young model's pictures
 
 
@@ -52,8 +54,10 @@ class Levels:
 def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
     """Draw levels for a batch; the share `bridged` of it comes from a source."""
     bridge = rng.random(count) < bridged
-    level = np.where(bridge, rng.integers(5, HIGHEST, count), rng.integers(0, LEVELS, count))
-    start = np.maximum(level, rng.integers(FULL, HIGHEST, count))
+    start = np.where(rng.random(count) < USUALLY, rng.integers(*USUAL, count), rng.integers(FULL, HIGHEST, count))
+    along = np.where(rng.random(count) < FIRST, start, rng.integers(5, start))
+    level = np.where(bridge, along, rng.integers(0, LEVELS, count))
+    start = np.maximum(start, level)
     lam = np.where(bridge, (SIGMA[level] / SIGMA[start]).numpy(), 0.0).astype(np.float32)
     blind = ~bridge & (level >= BLIND) & (rng.random(count) < BLINDED)
     return Levels(torch.from_numpy(level), start, torch.from_numpy(lam), torch.from_numpy(blind))

@@ -81,6 +81,11 @@ class Stretch:
         """Seconds of training in all, earlier stretches included."""
         return self.spent + time.monotonic() - self._began
 
+    @property
+    def left(self) -> float:
+        """Seconds left of this stretch."""
+        return max(0.0, self.seconds - (time.monotonic() - self._began))
+
     def rng(self, seed: int) -> np.random.Generator:
         """Return the generator of this step, and seed torch alike."""
         torch.manual_seed(seed * 1_000_003 + self.step)
@@ -103,7 +108,7 @@ class Stretch:
         """Yield before every step whether to measure now; save as time passes, and at the end or on SIGTERM."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        while not self.stopped and time.monotonic() - self._began < self.seconds:
+        while not self.stopped and self.left > 0:
             due = time.monotonic() - self._saved > self.every
             yield due
             self.step += 1

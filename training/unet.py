@@ -28,7 +28,7 @@ TIME_WIDTH = 256
 SEED = 9
 RATE = 1e-3
 WARM = 150  # steps
-BRIDGED = 0.7  # share of samples that come from a source picture
+BRIDGED = 0.8  # share of samples that come from a source picture
 EMPTY, JUNK_ONLY = 0.10, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
@@ -196,6 +196,9 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
+    parser.add_argument(
+        "--cooldown", type=float, default=0, help="seconds at its end in which the rate falls to nothing"
+    )
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
@@ -223,8 +226,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         rng = stretch.rng(SEED)
         if stretch.step % 200 == 0:
             latents = open_latents(cache)
+        rate = RATE * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
+            group["lr"] = rate * min(1.0, stretch.left / options.cooldown) if options.cooldown else rate
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
         batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
