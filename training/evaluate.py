@@ -172,6 +172,15 @@ def measure_styles(
     return table
 
 
+def measure_judge(judge: torch.nn.Module, cases: list[Case]) -> dict[str, float]:
+    """Return the share of each style's true pictures that the judge names rightly."""
+    right = {}
+    for style in STYLES:
+        taken = names(judge, to_tensor(np.stack([case.truth(style) for case in cases])))
+        right[style] = float(np.mean([name == style for name in taken]))
+    return right | {"all": float(np.mean(list(right.values())))}
+
+
 def measure_denoise(model: Model, cases: list[Case], styles: list[str]) -> dict[str, Any]:
     """Return how the distance to the input grows with denoising ("must show" 2), and the CFG × denoise sheet's row."""
     sources = [case.render() for case in cases]
@@ -254,12 +263,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     result["speed"] = measure_speed(model, cases[0])
     logger.info("speed: %s", result["speed"])
     if "styles" in wanted:
-        judge, right = style_classifier(cache, options.classifier_steps)
+        judge = style_classifier(cache, options.classifier_steps)
         checked, styles = checked_pictures(cache)
         ratios = psnr(reconstruction(model.text.vae.float(), checked), checked)
         model.text.vae.to(torch.bfloat16)
         result["psnr"] = {n: float(ratios[[s == n for s in styles]].mean()) for n in ("render", *STYLES)}
-        result["classifier right"] = right
+        result["classifier right"] = measure_judge(judge, cases)
         result["styles"] = {str(d): measure_styles(model, judge, cases, options.styles, d) for d in options.denoise}
     if "denoise" in wanted:
         curve = measure_denoise(model, cases[:16], options.styles)
