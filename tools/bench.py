@@ -34,7 +34,7 @@ STEPS, STRENGTH = 20, 0.75  # the panel's defaults
 FEWER = 12  # steps of the large model, so that all is measured within some minutes
 PATIENCE = 3600  # seconds that one process may take
 SEEDS = (1, 2, 3, 4)  # of the pictures that the fast modes are compared by
-FAINT, FAINT_CFG = 0.5, 2.0  # where the embedded model draws best
+FAINT, FAINT_CFG = 0.5, 1.0  # where the embedded model draws best
 FRAMES = 6
 LOOK = 0.001  # seconds between two looks at the backend
 

@@ -27,9 +27,10 @@ OUTPUT = ROOT / "demo"
 POSE = "Dancing"
 PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, light blue background"
 NEW_GARMENT = "a woman, dancing, plain red t-shirt, blue trousers, short red hair, light blue background"
-CFG = 1.5
+CFG = 1.0
 DENOISING = 0.5
-WIDENING = 0.4
+REPAINTING = 0.75
+WIDENING = 0.25
 SEED = 4
 CLOSER = 1.25  # how much longer the camera's lens is made: a small model draws a larger figure better
 TILE = 400  # pixels; height of a picture on the contact sheet
@@ -129,7 +130,7 @@ def repaint_garment(demo: Demo, before: Array) -> None:
     settings.capture.mask_source = "OBJECT"
     settings.capture.mask_object = bpy.data.objects["Shirt"]
     settings.diffusion.prompt = NEW_GARMENT
-    settings.inpaint.denoising_strength = 0.9
+    settings.inpaint.denoising_strength = REPAINTING
     settings.inpaint.mask_blur = 1
     view = scene_modules().capture.current_view(bpy.context, SIDE, SIDE)
     mask = scene_modules().masks.current_mask(bpy.context, view)
@@ -137,7 +138,7 @@ def repaint_garment(demo: Demo, before: Array) -> None:
         "mask", np.rint(mask[..., None].repeat(3, 2) * 255).astype(np.uint8), "Mask from the 3D scene\nobject: Shirt"
     )
     bpy.ops.viewport_diffusion.inpaint()
-    after = demo.keep_result("inpaint", "inpaint the shirt\n“plain red t-shirt”, denoising 0.9")
+    after = demo.keep_result("inpaint", f"inpaint the shirt\n“plain red t-shirt”, denoising {REPAINTING:g}")
     outside = overlay_mask(blur(mask, settings.inpaint.mask_blur)) == 0
     if not np.array_equal(after[outside], before[outside]) or np.array_equal(after, before):
         raise SystemExit("The inpaint touched pixels outside its mask, or changed nothing inside.")

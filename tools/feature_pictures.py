@@ -50,7 +50,7 @@ SHARED: dict[str, Any] = {
     "style": STYLE,
     "width": SIDE,
     "height": SIDE,
-    "cfg_scale": 2.0,
+    "cfg_scale": 1.0,
     "seed": 4,
 }
 
@@ -202,7 +202,7 @@ def cfg_and_denoising(studio: Studio) -> Sheet:
     settings = XYZPlot(
         **{**SHARED, "width": 256, "height": 256},
         x_type="cfg_scale",
-        x_values="1.5, 3, 7, 15, 25",
+        x_values="1, 1.5, 3, 7, 15",
         y_type="denoising_strength",
         y_values="0.2, 0.4, 0.6, 0.8",
     )
