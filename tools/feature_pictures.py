@@ -156,12 +156,12 @@ def outpaint(studio: Studio) -> Sheet:
         studio.run(Outpaint(**shared, method="mk2", **border), studio.drawn),
         surroundings,
         studio.run(
-            Outpaint(**{**shared, "denoising_strength": 0.5}, method="scene", **border),
+            Outpaint(**{**shared, "denoising_strength": 0.25}, method="scene", **border),
             studio.drawn,
             surroundings=surroundings,
         ),
     ]
-    captions = ["Poor man's", "mk2", "What a wider camera sees", "From the scene, denoising 0.5"]
+    captions = ["Poor man's", "mk2", "What a wider camera sees", "From the scene, denoising 0.25"]
     return Sheet([studio.drawn, *pictures], ["Before", *captions])
 
 

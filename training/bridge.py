@@ -25,7 +25,7 @@ FULL = 300  # from here up an image-to-image start goes the whole way to the sty
 SCALE = 5.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 HIGHEST = 950  # the highest start of a bridge; above it next to nothing of the source is left
-USUAL, USUALLY = (400, 720), 0.7  # the starts that artists use most, and their share
+USUAL, USUALLY = (400, 720), 0.45  # the starts that artists use most, and their share
 FIRST = 0.3  # share of bridges at their start: one call of many, but the one that sees the source as it is
 WEIGHT_CAP = 25.0  # of the loss in units of the clean latent's squared error; 5 left grain in a young model's pictures
 

@@ -106,7 +106,7 @@ def use(work: Path) -> None:
             arrange(blender, installed_scene(work))
         with step("type the prompt"):
             type_prompt(blender)
-            blender.ask("set_settings", group="diffusion", values={"seed": 7, "cfg_scale": 2.0})
+            blender.ask("set_settings", group="diffusion", values={"seed": 7, "cfg_scale": 1.0})
             blender.ask("set_settings", group="img2img", values={"denoising_strength": 0.5})
         with step("find Generate"):
             button = blender.find("viewport_diffusion.generate")
