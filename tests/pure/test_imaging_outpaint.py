@@ -245,3 +245,16 @@ def test_luminosity_blend_by_value() -> None:
     white = np.full((1, 1, 3), 255, np.uint8)
     assert colour.with_luminosity(red, white).tolist() == [[[255, 255, 255]]]
     assert colour.with_luminosity(red, np.zeros_like(red)).tolist() == [[[0, 0, 0]]]
+
+
+def test_surroundings_take_each_colour_as_the_picture_shows_it() -> None:
+    sky, floor, shade = (150, 185, 210), (150, 120, 90), (140, 108, 80)  # sky and floor are equally red
+    surroundings = np.empty((64, 96, 3), np.uint8)
+    surroundings[:32], surroundings[32:] = sky, floor
+    surroundings[48:, 64:] = shade  # seen beside the picture alone
+    picture = np.empty((64, 64, 3), np.uint8)
+    picture[:32], picture[32:] = (200, 240, 255), (240, 230, 200)
+    border = outpaint.adopt_colours(surroundings, Region(0, 0, 64, 64), picture)[:, 64:].astype(int)
+    assert np.abs(border[:32] - picture[0, 0]).max() <= 2
+    assert np.abs(border[32:48] - picture[-1, 0]).max() <= 2
+    assert np.abs(border[48:] - (230, 218, 190)).max() <= 4  # darker than the floor by as much as before
