@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from ..errors import InvalidRequest
 from .pictures import Mask, Picture, require_picture, require_size, size_of
@@ -195,6 +194,8 @@ def adopt_colours(surroundings: Picture, place: Region, picture: Picture) -> Pic
     A colour that isn't seen there follows those that are like it. All colours are taken together, unlike curves of each
     channel, which mix up a floor and a sky whose reds are the same.
     """
+    from PIL import Image, ImageFilter
+
     seen = surroundings[place.slices].reshape(-1, 3)
     cells = np.rint(seen / 255 * (LUT_SIDE - 1)).astype(np.int64) @ (LUT_SIDE**2, LUT_SIDE, 1)
     moved = picture.reshape(-1, 3).astype(np.float64) - seen
