@@ -34,7 +34,6 @@ STEPS, STRENGTH = 20, 0.75  # the panel's defaults
 FEWER = 12  # steps of the large model, so that all is measured within some minutes
 PATIENCE = 3600  # seconds that one process may take
 SEEDS = (1, 2, 3, 4)  # of the pictures that the fast modes are compared by
-FAINT, FAINT_CFG = 0.5, 1.0  # where the embedded model draws best
 FRAMES = 6
 LOOK = 0.001  # seconds between two looks at the backend
 
@@ -154,7 +153,7 @@ def fidelity() -> dict[str, list[float]]:
         return pixels
 
     found: dict[str, list[float]] = {mode: [] for mode in FAST_MODES if mode != "off"}
-    for strength, cfg_scale in ((FAINT, FAINT_CFG), (STRENGTH, 7.0)):
+    for strength, cfg_scale in (bench_table.FAINT, bench_table.STRONG):
         changes = {"denoising_strength": strength, "cfg_scale": cfg_scale}
         full = [made(**changes, seed=seed) for seed in SEEDS]
         for mode, each in found.items():

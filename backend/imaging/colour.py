@@ -1,4 +1,4 @@
-"""Colour correction: a generated picture takes the colours of a target and keeps its own light."""
+"""A picture takes another's colours: by colour correction, which keeps its own light, or as two others show it."""
 
 from __future__ import annotations
 
@@ -90,3 +90,40 @@ def correct_colours(picture: Picture, target: Picture) -> Picture:
     generated, wanted = rgb_to_lab(picture), rgb_to_lab(target)
     matched = np.stack([match_histogram(generated[..., c], wanted[..., c]) for c in range(3)], axis=-1)
     return with_luminosity(lab_to_rgb(matched), picture)
+
+
+LUT_SIDE = 17
+"""Cells along each side of the table from colours to colours."""
+LUT_REACH, LUT_FALL = (1, 3, 11, 43), 1e-3
+"""How far, in blurs by a cell, a colour looks for others like it, and what each reach counts beside the one before."""
+
+
+def adopt_colours(picture: Picture, before: Picture, after: Picture) -> Picture:
+    """The picture with its colours changed as they are, on average, between two others (all uint8 H x W x 3).
+
+    Before and after show the same, pixel for pixel. A colour that isn't seen there follows those that are like it. All
+    channels are taken together, unlike curves of each, which mix up a floor and a sky whose reds are the same.
+    """
+    from PIL import Image, ImageFilter
+
+    seen = before.reshape(-1, 3)
+    cells = np.rint(seen / 255 * (LUT_SIDE - 1)).astype(np.int64) @ (LUT_SIDE**2, LUT_SIDE, 1)
+    moved = after.reshape(-1, 3) / 255 - seen / 255
+    sums = [np.bincount(cells, weights, LUT_SIDE**3) for weights in (np.ones(len(seen)), *moved.T)]
+    grid = np.stack(sums).astype(np.float64).reshape(4, LUT_SIDE, LUT_SIDE, LUT_SIDE)
+    count, *changes = np.sum([LUT_FALL**i * _spread(grid, blurs) for i, blurs in enumerate(LUT_REACH)], axis=0)
+    axis = np.linspace(0, 1, LUT_SIDE)
+    blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")  # Pillow's order: red changes fastest
+    table = [here + (change / count).T for here, change in zip((red, green, blue), changes, strict=True)]
+    lut = ImageFilter.Color3DLUT(LUT_SIDE, np.clip(np.stack(table, axis=-1), 0, 1).reshape(-1, 3).tolist())
+    adopted: Picture = np.array(Image.fromarray(picture).filter(lut))
+    return adopted
+
+
+def _spread(grid: Levels, blurs: int) -> Levels:
+    """N grids (N x L x L x L) blurred that many times, a cell by a half of itself and a quarter of each neighbour."""
+    side = grid.shape[-1]
+    once = (np.eye(side, k=-1) + 2 * np.eye(side) + np.eye(side, k=1)) / 4
+    kernel = np.linalg.matrix_power(once, blurs)
+    spread: Levels = np.einsum("ai,bj,ck,nijk->nabc", kernel, kernel, kernel, grid, optimize=True)
+    return spread

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InvalidRequest
+from .colour import adopt_colours
 from .pictures import Mask, Picture, require_picture, require_size, size_of
 from .regions import Region
-
-Levels: TypeAlias = NDArray[np.float64]
-
-LUT_SIDE = 17
-"""Cells along each side of the table from colours to colours."""
-LUT_BLURS, LUT_FALL = (2, 8, 32), 1e-3
-"""How far, in blurs by a cell, a colour looks for others like it, and what each round counts beside the one before."""
 
 CANVAS_STEP = 64
 """Sides of a canvas are multiples of this, the web UI's value."""
@@ -177,7 +169,7 @@ def scene_canvas(
         )
     source = Region(left, up, left + width, up + height)
     geometry = OutpaintGeometry(*grown, left, right, up, down, source, Region(0, 0, *grown))
-    canvas = adopt_colours(surroundings, source, picture)
+    canvas = adopt_colours(surroundings, surroundings[source.slices], picture)
     canvas[source.slices] = picture
     return OutpaintCanvas(
         geometry,
@@ -186,41 +178,3 @@ def scene_canvas(
         keep_rectangle_mask(geometry, mask_blur // 2),
         2 * mask_blur,
     )
-
-
-def adopt_colours(surroundings: Picture, place: Region, picture: Picture) -> Picture:
-    """The surroundings in the picture's colours: each colour as what it became, on average, in the picture's own place.
-
-    A colour that isn't seen there follows those that are like it. All colours are taken together, unlike curves of each
-    channel, which mix up a floor and a sky whose reds are the same.
-    """
-    from PIL import Image, ImageFilter
-
-    seen = surroundings[place.slices].reshape(-1, 3)
-    cells = np.rint(seen / 255 * (LUT_SIDE - 1)).astype(np.int64) @ (LUT_SIDE**2, LUT_SIDE, 1)
-    moved = picture.reshape(-1, 3).astype(np.float64) - seen
-    weights = np.column_stack([np.ones(len(seen)), moved])
-    counted = np.stack([np.bincount(cells, column, LUT_SIDE**3) for column in weights.T])
-    sums: Levels = counted.astype(np.float64).reshape(4, *(LUT_SIDE,) * 3)
-    sums = near = _blurred(sums)
-    share = 1.0
-    for times in LUT_BLURS:
-        for _ in range(times):
-            near = _blurred(near)
-        share *= LUT_FALL
-        sums = sums + share * near
-    colours = np.stack(np.meshgrid(*(np.linspace(0, 1, LUT_SIDE),) * 3, indexing="ij"), axis=-1)
-    table = np.clip(colours + np.moveaxis(sums[1:] / sums[0], 0, -1) / 255, 0, 1)
-    blue_outermost = table.transpose(2, 1, 0, 3)
-    lut = ImageFilter.Color3DLUT(LUT_SIDE, blue_outermost.reshape(-1, 3).tolist())
-    adopted: Picture = np.array(Image.fromarray(surroundings).filter(lut))
-    return adopted
-
-
-def _blurred(values: Levels) -> Levels:
-    """A stack of grids (N x L x L x L), each cell a half itself and a quarter of both neighbours on every axis."""
-    for axis in (1, 2, 3):
-        padded = np.pad(values, [(1, 1) if other == axis else (0, 0) for other in range(4)])
-        before, here, after = (np.take(padded, range(start, start + LUT_SIDE), axis) for start in (0, 1, 2))
-        values = (before + 2 * here + after) / 4
-    return values

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidRequest
+from .colour import Levels
 from .outpaint import padded_side
 from .pictures import Mask, Picture, require_mask, require_picture, require_size, size_of
 from .regions import Region
@@ -17,9 +18,6 @@ from .regions import Region
 Direction: TypeAlias = Literal["left", "right", "up", "down"]
 DIRECTIONS: tuple[Direction, ...] = ("left", "right", "up", "down")
 """In the order in which they are painted."""
-
-Levels: TypeAlias = NDArray[np.float64]
-"""float64 H x W x 3, sRGB in 0-1."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from backend.errors import InvalidRequest
 from backend.imaging import colour, outpaint, outpaint_mk2
-from backend.imaging.outpaint_mk2 import Levels
+from backend.imaging.colour import Levels
 from backend.imaging.pictures import Mask, Picture
 from backend.imaging.regions import Region
 
@@ -254,7 +254,7 @@ def test_surroundings_take_each_colour_as_the_picture_shows_it() -> None:
     surroundings[48:, 64:] = shade  # seen beside the picture alone
     picture = np.empty((64, 64, 3), np.uint8)
     picture[:32], picture[32:] = (200, 240, 255), (240, 230, 200)
-    border = outpaint.adopt_colours(surroundings, Region(0, 0, 64, 64), picture)[:, 64:].astype(int)
+    border = colour.adopt_colours(surroundings, surroundings[:, :64], picture)[:, 64:].astype(int)
     assert np.abs(border[:32] - picture[0, 0]).max() <= 2
     assert np.abs(border[32:48] - picture[-1, 0]).max() <= 2
     assert np.abs(border[48:] - (230, 218, 190)).max() <= 4  # darker than the floor by as much as before
