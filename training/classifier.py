@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 NAMES = ("render", *STYLES)
 CROP, BATCH = 128, 24
 SEED = 17
-RATE = 2e-3  # falls to nothing: while it stayed, a tenth of the true pictures were taken for another style
+RATE = 2e-3  # at first; it falls to nothing
 
 
 def build() -> nn.Sequential:

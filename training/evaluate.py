@@ -167,7 +167,7 @@ def measure_styles(
             "render's edges": float(np.mean([edge_overlap(a, b) for a, b in zip(renders, truths, strict=True)])),
             "garments": float(np.mean(errors)) if style not in WITHOUT_COLOUR else float("nan"),
         }
-        logger.info("%s at %.1f: %s", style, denoise, {k: round(v, 3) for k, v in table[style].items()})
+        logger.info("%s at %g: %s", style, denoise, {k: round(v, 3) for k, v in table[style].items()})
     table["all"] = {key: float(np.nanmean([row[key] for row in table.values()])) for key in table[styles[0]]}
     return table
 

@@ -47,6 +47,7 @@ def pipeline(cache: Path) -> StableDiffusionPipeline:
         steps_offset=1,
         timestep_spacing="leading",
     )
+    scheduler.register_to_config(clip_sample=False)  # no option of this one, but of DDIM's, which would clip latents
     return StableDiffusionPipeline(
         vae=decoder(cache),
         text_encoder=model.text.eval(),

@@ -1,7 +1,10 @@
 """Turns G-buffers into pictures: the shaded render, and eight drawn styles made from regions, normals and depth.
 
-Every style takes its light from the render's own light, so that a model can learn to keep it. `variety` scales what
-is drawn by chance (line weight, palette, texture): 1 to train, 0 for the plain form that evaluation compares with.
+Every style takes its light and its colours from the render as it shows them, so that a model can learn to keep them:
+while targets were drawn in the colours beneath the light, brightness and hue of a broad area had to be guessed, and
+the guesses were blots. For the same reason nothing depends on the place in the picture but by PERIOD, which a network
+of strides of two can count. `variety` scales what is drawn by chance (line weight, palette): 1 to train, 0 for the
+plain form that evaluation compares with.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 PICTURE = 256  # pixels a side
+PERIOD = 12  # of hatching and half-tone across, in G-buffer pixels: 8 of the picture's, two latents
+BLOCK = 4  # the picture's pixels along a square of pixel art: one latent
+LIFT = 0.8  # exponent that brightens the render's colours to a drawing's
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _rows, _columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 _texture_rng = np.random.default_rng(11)
@@ -49,17 +55,19 @@ for _second, _first in (
 ):
     _GROUP[_second] = _first
 
+_LIT_AS = np.where(_GROUP == Region.EYE_WHITE, Region.SKIN, _GROUP).astype(np.uint8)  # eyes are too small to measure
+
 
 @dataclass
 class Guide:
     """What every style draws from; all H×W or H×W×3 float32 in 0-1 unless said otherwise."""
 
-    base: Floats  # colours without light
+    base: Floats  # each region in one colour, as the render shows its lighter half
     ids: Bytes
     normal: Floats  # -1 to 1
     solid: NDArray[np.bool_]  # not sky
     figure: NDArray[np.bool_]
-    light: Floats  # cosine to the render's main light, -1 to 1; 1 in the sky
+    light: Floats  # cosine to the render's main light, -1 to 1; 1 on scenery, which styles don't shade
     outline: Floats  # between things at different depths
     border: Floats  # between regions
     crease: Floats  # folds and features
@@ -101,12 +109,24 @@ def _different(values: Bytes) -> Floats:
     return edge
 
 
+def shown_colours(scene: Scene, palette: Palette) -> Floats:
+    """Return each region in one colour: as the render shows its lighter half, lifted (H×W×3, sRGB in 0-1)."""
+    light = np.ones((256, 3), np.float32)
+    groups = _LIT_AS[scene.ids]
+    for group in np.unique(groups[~np.isin(scene.ids, BACKGROUND)]):
+        falling = scene.shade[groups == group]
+        bright = falling @ LUMINANCE
+        light[group] = falling[bright >= np.median(bright)].mean(0)
+    colours: Floats = srgb(linear(palette.colours)[scene.ids] * light[groups]) ** LIFT
+    return colours
+
+
 def make_guide(scene: Scene, palette: Palette) -> Guide:
     """Derive colours, light and lines from one scene."""
-    base = palette.colours[scene.ids]
+    base = shown_colours(scene, palette)
     solid = ~np.isin(scene.ids, BACKGROUND)
     light = cv2.GaussianBlur(scene.normal @ main_light(scene), (0, 0), 1.5)
-    light = np.where(solid, light, 1).astype(np.float32)
+    light = np.where(np.isin(scene.ids, SCENERY), 1, light).astype(np.float32)
     nearness = 1 / np.maximum(scene.depth, 0.05)
     step = np.abs(cv2.Laplacian(nearness, cv2.CV_32F, ksize=1)) / np.maximum(nearness, 1e-3)
     outline = np.clip((step - 0.012) / 0.03, 0, 1)
@@ -187,8 +207,8 @@ OVERLAY = (Region.EYE_WHITE, Region.IRIS, Region.PUPIL, Region.LASH, Region.EYE_
 
 
 def anime(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Cel shading: two tones with a hard edge, glossy hair, thin dark lines, a sky that fades."""
-    colour = _saturated(np.clip(_simple_colours(guide) * 1.06 + 0.05, 0, 1), _between(rng, variety, 1.1, 1.35))
+    """Cel shading: two tones with a hard edge, glossy hair, thin dark lines."""
+    colour = _saturated(np.clip(_simple_colours(guide) * 1.03 + 0.01, 0, 1), _between(rng, variety, 1.1, 1.35))
     edge = _between(rng, variety, 0.12, 0.32)
     shaded = 1 - np.clip((guide.light - edge) / 0.05, 0, 1)
     shaded[np.isin(guide.ids, OVERLAY)] = 0
@@ -199,8 +219,6 @@ def anime(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     colour = colour + (1 - colour) * (band[..., None] > 0.45) * 0.38
     blush = (guide.ids == Region.SKIN) * np.clip((guide.light - 0.93) / 0.05, 0, 1) * 0.25
     colour = colour + (1 - colour) * blush[..., None]
-    fade = (_rows / SIZE)[..., None] * ~guide.solid[..., None]
-    colour = colour + (1 - colour) * fade * 0.35
     return _ink_over(colour, _lines(guide, _between(rng, variety, 1.6, 3.4)), (0.12, 0.07, 0.13))
 
 
@@ -212,7 +230,7 @@ def ink(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     dark = guide.base @ LUMINANCE
     spot = ((dark < 0.20) & guide.solid & ~np.isin(guide.ids, SCENERY)).astype(np.float32)
     spot *= 1 - np.clip((guide.light - 0.80) / 0.05, 0, 1) * (guide.ids == Region.HAIR)
-    phase = (_columns + _rows) * (2 * np.pi / _between(rng, variety, 8.5, 11)) + swell * 0.4
+    phase = (_columns + _rows) * (2 * np.pi / PERIOD) + swell * 0.25
     shade = np.clip((0.22 - guide.light) * 5, 0, 1) * guide.solid
     second = np.isin(guide.ids, (Region.TOP_SECOND, Region.BOTTOM_SECOND)) & (np.abs(dark) < 0.55)
     middle = np.clip((0.5 - dark) * 4, 0, 1) * guide.solid * (guide.light < 0.75) * (guide.ids >= Region.HAIR)
@@ -226,9 +244,9 @@ def ink(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
 
 
 def watercolor(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Transparent washes on paper: wobbling edges where pigment gathers, granulation, an unpainted margin."""
-    shift_x = _crop(BROAD, rng) * 2.2 + _crop(FINE, rng) * 0.7
-    shift_y = _crop(BROAD, rng) * 2.2 + _crop(FINE, rng) * 0.7
+    """Transparent washes on paper: wobbling edges where pigment gathers, granulation."""
+    shift_x = _crop(BROAD, rng) * 1.5 + _crop(FINE, rng) * 0.6
+    shift_y = _crop(BROAD, rng) * 1.5 + _crop(FINE, rng) * 0.6
     calm = 1 - 0.75 * cv2.GaussianBlur(np.isin(guide.ids, FACE_DETAIL).astype(np.float32), (0, 0), 6).clip(0, 0.4) / 0.4
     where = (_columns + shift_x * calm, _rows + shift_y * calm)
 
@@ -243,18 +261,14 @@ def watercolor(guide: Guide, rng: np.random.Generator, variety: float) -> Floats
         for c in range(3)
         for way in ((1, 0), (0, 1))
     )
-    density = 0.58 + 0.42 * np.clip(0.75 - light, 0, 1.2) + 0.10 * _crop(WIDE, rng) + 0.05 * _crop(BROAD, rng)
+    density = 0.58 + 0.42 * np.clip(0.75 - light, 0, 1.2) + 0.05 * _crop(WIDE, rng) + 0.04 * _crop(BROAD, rng)
     density += np.clip(rim * 0.16, 0, 0.35) + 0.025 * _crop(GRAIN, rng)
     density = np.where(wobble(guide.solid.astype(np.float32)) > 0.5, density, density * 0.75)
     density[np.isin(guide.ids, (Region.LASH, Region.PUPIL, Region.BROW))] += 0.3
     absorbed = -np.log(np.clip(_saturated(wash, 1.12), 0.03, 1))
     colour = np.exp(-absorbed * np.clip(density, 0.1, 1.4)[..., None] * 1.05)
     pencil = _lines(guide, 1.2) * _between(rng, variety, 0.0, 0.36)
-    colour = colour * (1 - pencil[..., None] * 0.8)
-    border = np.minimum.reduce([_columns, _rows, SIZE - _columns, SIZE - _rows]) + _crop(BROAD, rng) * 6
-    painted = np.clip((border - 11) / 7, 0, 1)[..., None]
-    paper = np.array([0.985, 0.972, 0.945], np.float32)
-    return (colour * painted + (1 - painted)) * paper
+    return colour * (1 - pencil[..., None] * 0.8) * np.array([0.985, 0.972, 0.945], np.float32)
 
 
 def pencil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
@@ -264,9 +278,8 @@ def pencil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     tone = np.where(guide.solid, np.where(np.isin(guide.ids, SCENERY), tone * 0.5, tone), tone * 0.25)
     tone = cv2.GaussianBlur(tone.astype(np.float32), (0, 0), 1.2)
     bent = _crop(BROAD, rng) * 1.3
-    slant = _between(rng, variety, 0.55, 0.75)
-    strokes = 0.5 + 0.5 * np.sin((_columns * 0.85 + _rows * slant + bent * 2.5) * (2 * np.pi / 7.5))
-    crossed = 0.5 + 0.5 * np.sin((_columns * 0.8 - _rows * 0.6 + bent * 2.5) * (2 * np.pi / 8.0))
+    strokes = 0.5 + 0.5 * np.sin((_columns + _rows * 0.5 + bent) * (2 * np.pi / PERIOD))
+    crossed = 0.5 + 0.5 * np.sin((_columns * 0.5 - _rows + bent) * (2 * np.pi / PERIOD))
     strokes = strokes * 0.6 + 0.4 * (0.5 + 0.5 * np.clip(_crop(FINE, rng) * 0.6, -1, 1))
     laid = np.clip(tone * 1.5 - strokes * 0.62, 0, 1) * 0.75 + np.clip(tone * 1.7 - 0.65 - crossed * 0.45, 0, 1) * 0.55
     sharp = _lines(guide, _between(rng, variety, 1.2, 2.2), 1.0)
@@ -296,13 +309,13 @@ def flat(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
 def comic(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     """A printed comic: heavy lines, strong colours, half-tone dots for shade and sky, black in the deepest shade."""
     colour = np.clip(_saturated(_simple_colours(guide), 1.4) * 1.03 + 0.02, 0, 1)
-    pitch = _between(rng, variety, 7.0, 8.5)
+    pitch = PERIOD * 0.7071
     across, down = (_columns + _rows) * 0.7071 / pitch, (_columns - _rows) * 0.7071 / pitch
     cell = np.hypot(across % 1 - 0.5, down % 1 - 0.5)
     depth = np.clip((0.45 - guide.light) * 1.3, 0, 0.8) * guide.solid
-    sky = (~guide.solid) * (0.10 + 0.55 * (1 - _rows / SIZE))
-    dots = np.clip((np.sqrt(np.maximum(depth, sky) / np.pi) - cell) * pitch * 0.9 + 0.5, 0, 1)
-    dots = dots * (np.maximum(depth, sky) > 0.04) * ~np.isin(guide.ids, OVERLAY)
+    depth = np.where(guide.solid, depth, 0.3)
+    dots = np.clip((np.sqrt(depth / np.pi) - cell) * pitch * 0.9 + 0.5, 0, 1)
+    dots = dots * (depth > 0.04) * ~np.isin(guide.ids, OVERLAY)
     ink_of_dots = np.where(guide.solid[..., None], colour * 0.55, colour * 0.80)
     colour = colour * (1 - dots[..., None]) + ink_of_dots * dots[..., None]
     deep = np.clip((-0.5 - guide.light) * 12, 0, 1) * guide.figure
@@ -327,9 +340,9 @@ def oil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     near_edge = cv2.dilate(np.maximum(guide.border, guide.outline), np.ones((9, 9), np.uint8)) > 0.3
     face = cv2.dilate(np.isin(guide.ids, FACE_DETAIL).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     layers = (
-        (9.0, 8, 15, np.ones_like(near_edge), 0.018),
-        (5.0, 4, 9, guide.solid, 0.016),
-        (2.6, 2, 4, near_edge & guide.solid, 0.012),
+        (9.0, 8, 15, np.ones_like(near_edge), 0.010),
+        (5.0, 4, 9, guide.solid, 0.010),
+        (2.6, 2, 4, near_edge & guide.solid, 0.008),
         (1.5, 1, 1, face, 0.0),
     )
     for spacing, width, length, mask, jitter in layers:
@@ -354,12 +367,9 @@ def oil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
 
 def pixel(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     """Pixel art: square pixels of few colours, dark outlines one pixel wide, dithered shade."""
-    block = 2 if guide.figure.mean() < 0.14 else 4
-    side = PICTURE // block
+    side = PICTURE // BLOCK
     lines = np.maximum(guide.outline, guide.border)
-    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA) > (
-        0.17 if block == 2 else 0.2
-    )
+    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA) > 0.2
     at = ((np.arange(side) + 0.5) * SIZE / side).astype(int)
     grid = np.ix_(at, at)
     rounded = _simple_colours(guide)
