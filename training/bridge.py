@@ -27,7 +27,10 @@ BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a
 HIGHEST = 950  # the highest start of a bridge; above it next to nothing of the source is left
 USUAL, USUALLY = (400, 720), 0.45  # the starts that artists use most, and their share
 FIRST = 0.3  # share of bridges at their start: one call of many, but the one that sees the source as it is
-WEIGHT_CAP = 25.0  # of the loss in units of the clean latent's squared error; 5 left grain in a young model's pictures
+# Of the loss in units of the clean latent's squared error. With 25, the levels below 250, which take the last grain out
+# of a picture, got a fiftieth of the gradient, and grain stayed. Bridges to the model's own have the small
+# cap, as their error at low levels can't be mended any more.
+WEIGHT_CAP, OWN_WEIGHT_CAP = 400.0, 25.0
 
 
 def schedule() -> tuple[Tensor, Tensor]:
@@ -69,18 +72,29 @@ def recolour_chance(start: NDArray[np.int64]) -> NDArray[np.float64]:
     return chance
 
 
-def noised(target: Tensor, source: Tensor, levels: Levels, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def noised(
+    target: Tensor, source: Tensor, levels: Levels, noise: Tensor, drawn: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sample, the velocity that leads to the target, and the loss weight of each item (N×1×1×1).
 
-    target, source: latents times SCALE (N×4×H×W). The weight gives min(signal/noise + 1, WEIGHT_CAP) in units of the
-    squared error of a clean latent of deviation 1 (min-SNR weighting, arXiv 2303.09556).
+    target, source: latents times SCALE (N×4×H×W). drawn: what the bridge leads to instead of the target, as far as the
+    sample has come: the model's own picture, whose faults it so learns to mend. The weight gives
+    min(signal/noise + 1, the cap) in units of the squared error of a clean latent of deviation 1 (min-SNR weighting,
+    arXiv 2303.09556).
     """
     a, s = (values[levels.level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
-    between = target + levels.lam.view(-1, 1, 1, 1) * (source - target)
+    ahead = target if drawn is None else drawn
+    between = ahead + levels.lam.view(-1, 1, 1, 1) * (source - ahead)
     sample = torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
     velocity = (a * sample - target) / s
-    weight = (1 + (SCALE * a / s).square()).clamp(max=WEIGHT_CAP) * (s / SCALE).square()
+    cap = WEIGHT_CAP if drawn is None else OWN_WEIGHT_CAP
+    weight = (1 + (SCALE * a / s).square()).clamp(max=cap) * (s / SCALE).square()
     return sample, velocity, weight
+
+
+def at_start(levels: Levels) -> Levels:
+    """Return the same bridges where they begin."""
+    return Levels(torch.from_numpy(levels.start), levels.start, torch.ones_like(levels.lam), levels.blind)
 
 
 def clean(sample: Tensor, velocity: Tensor, level: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.bridge import SCALE, Levels, clean, draw_levels, noised, recolour_chance
+from training.bridge import SCALE, Levels, at_start, clean, draw_levels, noised, recolour_chance
 from training.captions import caption, junk
 from training.checkpoints import Averaged, Log, Stretch
 from training.encode import Latents, open_latents
@@ -30,6 +30,7 @@ SEED = 9
 RATE = 1e-3
 WARM = 150  # steps
 BRIDGED = 0.8  # share of samples that come from a source picture
+OWN = 0.4  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
 EMPTY, JUNK_ONLY = 0.10, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
@@ -37,10 +38,6 @@ VALIDATED = 48  # samples of them
 CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-# An empty caption stands for the render and every style but these: guidance goes away from their mean, which has the
-# scene's colours and half a line. White paper among them made high CFG scales blacken colours; flat pictures alone made
-# them bleach to lines.
-PALE = ("ink", "pencil")
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
 
@@ -154,10 +151,7 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
         bridged = bool(levels.lam[i] > 0)
         other = bool(recoloured[i]) and bridged
         dice = 1.0 if other else rng.random()  # which stands for the caption
-        if dice < EMPTY + JUNK_ONLY:
-            style = int(rng.choice([0, *(1 + k for k, name in enumerate(facts["styles"]) if name not in PALE)]))
-        else:
-            style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
         source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
         row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
         window = (slice(None), slice(row, row + size), slice(column, column + size))
@@ -173,6 +167,17 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
             captions.append(caption(facts, facts["colours"][colouring], name, rng, must))
     target, source = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
     return Batch(target, source, levels, captions)
+
+
+@torch.no_grad()
+def drawn_by(model: Denoiser, batch: Batch, tokens: Tensor) -> Tensor:
+    """Return the clean latents that the model makes of the sources in one call; targets where there is no bridge."""
+    start = at_start(batch.levels)
+    sample, _, _ = noised(batch.target, batch.source, start, torch.randn_like(batch.target))
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model(sample, start.level, tokens).float()
+    bridged = (batch.levels.lam > 0).view(-1, 1, 1, 1)
+    return torch.where(bridged, clean(sample, velocity, start.level), batch.target)
 
 
 def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -235,9 +240,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
         batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
-        sample, velocity, weight = noised(batch.target, batch.source, batch.levels, torch.randn_like(batch.target))
+        tokens = tokens_of(tokenizer, batch.captions)
+        drawn = drawn_by(average.module, batch, tokens) if rng.random() < OWN else None
+        noise = torch.randn_like(batch.target)
+        sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise, drawn)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(sample, batch.levels.level, tokens_of(tokenizer, batch.captions))
+            predicted = model(sample, batch.levels.level, tokens)
         wrong = predicted.float() - velocity
         loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
         optimiser.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -62,6 +62,17 @@ def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
     assert lost == pytest.approx([0.09 * min(1 + x, bridge.WEIGHT_CAP) for x in ratio], rel=1e-4)
 
 
+def test_a_bridge_to_a_drawn_picture_still_leads_to_the_target() -> None:
+    torch.manual_seed(0)
+    target, source, drawn, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
+    level = torch.tensor([200])
+    levels = bridge.Levels(level, np.array([500]), torch.tensor([0.25]), torch.tensor([False]))
+    sample, velocity, _ = bridge.noised(target, source, levels, noise, drawn)
+    a, s = bridge.SIGNAL[200], bridge.NOISE[200]
+    assert torch.allclose(sample, a * (0.75 * drawn + 0.25 * source) + s * noise, atol=1e-5)
+    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
+
+
 def test_a_blind_sample_holds_nothing_of_the_picture_and_leads_to_it() -> None:
     torch.manual_seed(0)
     target, noise = (torch.randn(1, 4, 8, 8) for _ in range(2))
@@ -107,8 +118,6 @@ def test_recolouring_changes_only_the_named_parts() -> None:
 
 
 def test_sleeve_ends_where_the_outfit_says() -> None:
-    from dataclasses import replace
-
     outfit = replace(choose_outfit(np.random.default_rng(2), 0.0), top="t-shirt", sleeve_end=0.8, jacket=False)
     outfit = replace(outfit, gloves=False, top_pattern="plain")
     upper_arm, forearm = (0.25, -0.014, 0.42), (0.38, -0.10, 0.29)
@@ -125,6 +134,27 @@ def test_every_style_draws_the_same_picture_from_the_same_seed(style: str) -> No
     assert first.dtype == np.uint8
     assert np.array_equal(first, stylist.stylise(guide, style, np.random.default_rng(6)))
     assert first.std() > 5
+
+
+def test_a_drawing_is_as_bright_as_the_render_shows_the_scene() -> None:
+    drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
+    dim = replace(drawn, shade=drawn.shade * 0.25)
+    inside = drawn.ids == Region.TOP
+    shown = stylist.render(dim, palette)[inside]
+    grey = shown @ stylist.LUMINANCE
+    lighter = shown[grey >= np.median(grey)]
+    drawing = stylist.make_guide(dim, palette).base[inside]
+    assert np.ptp(drawing, axis=0).max() == 0
+    assert np.abs(drawing[0] - lighter.mean(0) ** stylist.LIFT).max() < 0.03
+    assert drawing[0].mean() < stylist.make_guide(drawn, palette).base[inside][0].mean() - 0.1
+
+
+def test_half_tone_repeats_every_two_latents() -> None:
+    guide = stylist.make_guide(scene(), choose_palette(np.random.default_rng(5), "tan", False))
+    sky = stylist.stylise(guide, "comic", np.random.default_rng(6))[:32].astype(int)
+    assert sky.std() > 5
+    assert np.abs(sky[:, 8:] - sky[:, :-8]).max() <= 1
+    assert np.abs(sky[8:] - sky[:-8]).max() <= 1
 
 
 def test_light_is_found_from_the_shading() -> None:
