@@ -34,7 +34,7 @@ WIDENING = 0.25
 SEED = 4
 CLOSER = 1.25  # how much longer the camera's lens is made: a small model draws a larger figure better
 TILE = 400  # pixels; height of a picture on the contact sheet
-SIDE = 512  # pixels; made at the 256 that the embedded model knows, and enlarged
+SIDE = 512  # pixels; the largest that the embedded model draws without enlarging
 
 
 class Demo:

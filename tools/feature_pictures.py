@@ -41,7 +41,7 @@ from backend.settings import (  # noqa: E402
 )
 
 OUTPUT = ROOT / "docs" / "features"
-SIDE = 512  # pixels of a picture; made at the 256 that the embedded model knows, and enlarged
+SIDE = 512  # pixels of a picture; the largest that the embedded model draws without enlarging
 TILE = 300  # pixels; height of a picture on a sheet
 STYLE = "anime illustration of {prompt}"
 PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, light blue background"

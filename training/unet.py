@@ -24,6 +24,7 @@ from training.tokenizer import LENGTH
 logger = logging.getLogger(__name__)
 
 CHANNELS = (32, 64, 144, 208)
+SIDE = 80  # latents a side that the pipeline is told; 256 to 512 px are as good, faces need the larger
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256
 SEED = 9
@@ -38,6 +39,10 @@ VALIDATED = 48  # samples of them
 CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
+# An empty caption stands for the render and every style but these: guidance goes away from their mean, which has the
+# scene's colours and half a line. White paper among them makes high CFG scales blacken colours, flat pictures alone
+# bleach them to lines.
+PALE = ("ink", "pencil")
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
 
@@ -74,7 +79,7 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=64,
+        sample_size=SIDE,
         in_channels=4,
         out_channels=4,
         block_out_channels=CHANNELS,
@@ -151,7 +156,10 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
         bridged = bool(levels.lam[i] > 0)
         other = bool(recoloured[i]) and bridged
         dice = 1.0 if other else rng.random()  # which stands for the caption
-        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        if dice < EMPTY + JUNK_ONLY:
+            style = int(rng.choice([0, *(1 + k for k, name in enumerate(facts["styles"]) if name not in PALE)]))
+        else:
+            style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
         source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
         row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
         window = (slice(None), slice(row, row + size), slice(column, column + size))
