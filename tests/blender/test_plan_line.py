@@ -19,12 +19,12 @@ def advice(addon: ModuleType) -> ModuleType:
 def test_the_panel_says_steps_sizes_and_tiles(scene: bpy.types.Scene, advice: ModuleType) -> None:
     settings = scene.viewport_diffusion
     settings.diffusion.steps, settings.img2img.denoising_strength = 20, 0.75
-    assert advice.size_line(bpy.context) == "16 of 20 steps, 256×256 → 128×128"
+    assert advice.size_line(bpy.context) == "16 of 20 steps, 320×320 → 128×128"
     settings.capture.size = "OWN"
     settings.diffusion.width, settings.diffusion.height = 1024, 576
-    assert advice.size_line(bpy.context) == "16 of 20 steps, 344×192 → 1024×576"
+    assert advice.size_line(bpy.context) == "16 of 20 steps, 424×240 → 1024×576"
     settings.img2img.large_canvas = "refine"
-    assert advice.size_line(bpy.context) == "16 of 20 steps, 344×192 → 1024×576 in 15 tiles"
+    assert advice.size_line(bpy.context) == "16 of 20 steps, 424×240 → 1024×576 in 8 tiles"
     settings.img2img.large_canvas = "as_is"
     assert advice.size_line(bpy.context) == "16 of 20 steps, 1024×576"
     settings.img2img.denoising_strength = 0
@@ -39,15 +39,15 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
     monkeypatch.setattr(advice.jobs, "device", lambda: "")  # as before any backend has told
     monkeypatch.setattr(advice.jobs, "room", lambda: 0)
     text, suffices = advice.memory_line(bpy.context)
-    assert suffices and text == "About 66 MB"
+    assert suffices and text == "About 85 MB"
     for room, words, enough in (
         (8_000_000_000, "of 8.0 GB free", True),
-        (20_000_000, "46 MB are needed and 20 MB free: choose", False),
+        (20_000_000, "64 MB are needed and 20 MB free: choose", False),
     ):
         monkeypatch.setattr(advice.jobs, "room", lambda room=room: room)
         text, suffices = advice.memory_line(bpy.context)
         assert words in text and suffices is enough
-    monkeypatch.setattr(advice.jobs, "room", lambda: 58_000_000)
+    monkeypatch.setattr(advice.jobs, "room", lambda: 75_000_000)
     assert advice.memory_line(bpy.context)[0].endswith(", Medium")
     settings.diffusion.model = "/nowhere"
     assert advice.memory_line(bpy.context) == ("", True)
