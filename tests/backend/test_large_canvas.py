@@ -16,14 +16,14 @@ from backend.settings import Inpaint
 from tests.backend import tiny
 from tests.backend.helpers import FEW, Picture, img2img, run
 
-LARGE: dict[str, Any] = {"width": 512, "height": 448, "steps": 4, "denoising_strength": 0.4}
+LARGE: dict[str, Any] = {"width": 640, "height": 560, "steps": 4, "denoising_strength": 0.4}
 
 
 def test_each_choice_gives_the_size_asked_for_and_another_picture(engine: Engine, picture: Picture) -> None:
     made = {
         choice: run(engine, img2img(picture, **LARGE, large_canvas=choice)) for choice in ("enlarge", "refine", "as_is")
     }
-    assert {one.shape for one in made.values()} == {(448, 512, 3)}
+    assert {one.shape for one in made.values()} == {(560, 640, 3)}
     assert len({one.tobytes() for one in made.values()}) == 3
     # Refining changes details, and leaves the picture what it was.
     small = [resize(made[choice], 64, 56, "just_resize").astype(int) for choice in ("enlarge", "refine", "as_is")]
@@ -47,13 +47,13 @@ def test_a_weak_denoising_is_not_made_stronger_by_refining(engine: Engine, pictu
 def test_what_a_mask_keeps_is_kept_where_the_rest_is_refined(
     engine: Engine, picture: Picture, mask: NDArray[np.float32]
 ) -> None:
-    large, covered = resize(picture, 512, 512, "just_resize"), resize(mask, 512, 512, "just_resize")
+    large, covered = resize(picture, 640, 640, "just_resize"), resize(mask, 640, 640, "just_resize")
     covered = (covered > 0.5).astype(np.float32)
-    settings = Inpaint(**{**FEW, "width": 512, "height": 512, "mask_blur": 0, "large_canvas": "refine"})
+    settings = Inpaint(**{**FEW, "width": 640, "height": 640, "mask_blur": 0, "large_canvas": "refine"})
     images: dict[str, NDArray[Any]] = {"init": large, "mask": covered}
     result = run(engine, Request(settings, images))
     assert np.array_equal(result[covered == 0], large[covered == 0])
-    enlarged = run(engine, Request(Inpaint(**{**FEW, "width": 512, "height": 512, "mask_blur": 0}), images))
+    enlarged = run(engine, Request(Inpaint(**{**FEW, "width": 640, "height": 640, "mask_blur": 0}), images))
     assert not np.array_equal(result[covered == 1], enlarged[covered == 1])
 
 

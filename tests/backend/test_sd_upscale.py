@@ -141,7 +141,7 @@ def test_opposite_edges_fit_where_the_picture_is_to_be_seamless(engine: Engine, 
 
     columns = np.linspace(0, 2 * np.pi, 256, endpoint=False)
     wave = np.repeat((np.sin(columns) * 60 + 128)[None, :, None], 128, axis=0).repeat(3, axis=2).astype(np.uint8)
-    settings = {"method": method, "upscaler": "None", "width": 128, "height": 128, "denoising_strength": 0.75}
+    settings = {"method": method, "upscaler": "None", "width": 256, "height": 256, "denoising_strength": 0.5}
     assert jump(run(engine, sd_upscale(wave, **settings, seamless_x=True))) < 2
     assert jump(run(engine, sd_upscale(wave, **settings))) > 3
 
@@ -182,8 +182,8 @@ def test_cancel_stops_within_one_tile_of_a_step(engine: Engine, picture: Picture
 
 
 def test_tiles_that_are_not_the_ones_set_are_told_of(engine: Engine, picture: Picture) -> None:
-    request = sd_upscale(picture, width=512, height=512, scale=1.0, steps=1)
-    assert "256×256" in engine.run(request, lambda share, text: None, lambda: False).notice
+    request = sd_upscale(picture, width=640, height=640, scale=1.0, steps=1)
+    assert "320×320" in engine.run(request, lambda share, text: None, lambda: False).notice
     request = sd_upscale(picture, scale=1.0, steps=1)
     assert engine.run(request, lambda share, text: None, lambda: False).notice == ""
 
