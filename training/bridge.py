@@ -28,8 +28,8 @@ HIGHEST = 950  # the highest start of a bridge; above it next to nothing of the 
 USUAL, USUALLY = (400, 720), 0.45  # the starts that artists use most, and their share
 FIRST = 0.3  # share of bridges at their start: one call of many, but the one that sees the source as it is
 # Of the loss in units of the clean latent's squared error. With 25, the levels below 250, which take the last grain out
-# of a picture, got a fiftieth of the gradient, and grain stayed. Bridges to the model's own have the small
-# cap, as their error at low levels can't be mended any more.
+# of a picture, got a fiftieth of the gradient, and grain stayed. Bridges to the model's own pictures keep it, as their
+# error at low levels can't be mended any more.
 WEIGHT_CAP, OWN_WEIGHT_CAP = 400.0, 25.0
 
 

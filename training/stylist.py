@@ -124,9 +124,9 @@ def shown_colours(scene: Scene, palette: Palette) -> Floats:
 def make_guide(scene: Scene, palette: Palette) -> Guide:
     """Derive colours, light and lines from one scene."""
     base = shown_colours(scene, palette)
-    solid = ~np.isin(scene.ids, BACKGROUND)
+    solid, scenery = ~np.isin(scene.ids, BACKGROUND), np.isin(scene.ids, SCENERY)
     light = cv2.GaussianBlur(scene.normal @ main_light(scene), (0, 0), 1.5)
-    light = np.where(np.isin(scene.ids, SCENERY), 1, light).astype(np.float32)
+    light = np.where(scenery, 1, light).astype(np.float32)
     nearness = 1 / np.maximum(scene.depth, 0.05)
     step = np.abs(cv2.Laplacian(nearness, cv2.CV_32F, ksize=1)) / np.maximum(nearness, 1e-3)
     outline = np.clip((step - 0.012) / 0.03, 0, 1)
@@ -138,7 +138,7 @@ def make_guide(scene: Scene, palette: Palette) -> Guide:
         ids=scene.ids,
         normal=scene.normal,
         solid=solid,
-        figure=~np.isin(scene.ids, SCENERY) & (scene.ids < Region.PROP),
+        figure=~scenery & (scene.ids < Region.PROP),
         light=light,
         outline=outline.astype(np.float32),
         border=_different(_GROUP[scene.ids]),
@@ -231,9 +231,9 @@ def ink(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     spot = ((dark < 0.20) & guide.solid & ~np.isin(guide.ids, SCENERY)).astype(np.float32)
     spot *= 1 - np.clip((guide.light - 0.80) / 0.05, 0, 1) * (guide.ids == Region.HAIR)
     phase = (_columns + _rows) * (2 * np.pi / PERIOD) + swell * 0.25
-    shade = np.clip((0.22 - guide.light) * 5, 0, 1) * guide.solid
+    shade = np.clip((0.22 - guide.light) * 5, 0, 1)
     second = np.isin(guide.ids, (Region.TOP_SECOND, Region.BOTTOM_SECOND)) & (np.abs(dark) < 0.55)
-    middle = np.clip((0.5 - dark) * 4, 0, 1) * guide.solid * (guide.light < 0.75) * (guide.ids >= Region.HAIR)
+    middle = np.clip((0.5 - dark) * 4, 0, 1) * (guide.light < 0.75) * (guide.ids >= Region.HAIR)
     hatch = np.clip((np.sin(phase) - 0.25) * 3, 0, 1) * np.maximum(shade, 0.8 * middle)
     features = np.isin(guide.ids, (Region.BROW, Region.LASH, Region.PUPIL)).astype(np.float32)
     iris = (guide.ids == Region.IRIS) * np.float32(0.6)
@@ -309,12 +309,10 @@ def flat(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
 def comic(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
     """A printed comic: heavy lines, strong colours, half-tone dots for shade and sky, black in the deepest shade."""
     colour = np.clip(_saturated(_simple_colours(guide), 1.4) * 1.03 + 0.02, 0, 1)
-    pitch = PERIOD * 0.7071
-    across, down = (_columns + _rows) * 0.7071 / pitch, (_columns - _rows) * 0.7071 / pitch
+    across, down = (_columns + _rows) / PERIOD, (_columns - _rows) / PERIOD
     cell = np.hypot(across % 1 - 0.5, down % 1 - 0.5)
-    depth = np.clip((0.45 - guide.light) * 1.3, 0, 0.8) * guide.solid
-    depth = np.where(guide.solid, depth, 0.3)
-    dots = np.clip((np.sqrt(depth / np.pi) - cell) * pitch * 0.9 + 0.5, 0, 1)
+    depth = np.where(guide.solid, np.clip((0.45 - guide.light) * 1.3, 0, 0.8), 0.3)
+    dots = np.clip((np.sqrt(depth / np.pi) - cell) * PERIOD * 0.6364 + 0.5, 0, 1)
     dots = dots * (depth > 0.04) * ~np.isin(guide.ids, OVERLAY)
     ink_of_dots = np.where(guide.solid[..., None], colour * 0.55, colour * 0.80)
     colour = colour * (1 - dots[..., None]) + ink_of_dots * dots[..., None]

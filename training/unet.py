@@ -55,10 +55,11 @@ class Denoiser(nn.Module):
         self.unet, self.text = unet, text
 
     def forward(self, sample: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Return the velocity (N×4×H×W) for samples, levels (N) and tokens (N×77)."""
-        words = self.text(tokens).last_hidden_state
-        velocity: Tensor = self.unet(sample, level, words).sample
-        return velocity
+        """Return the velocity (N×4×H×W float32, reckoned in bfloat16) for samples, levels (N) and tokens (N×77)."""
+        with torch.autocast("cpu", torch.bfloat16):
+            words = self.text(tokens).last_hidden_state
+            velocity: Tensor = self.unet(sample, level, words).sample
+        return velocity.float()
 
 
 def build(tokenizer: CLIPTokenizer) -> Denoiser:
@@ -182,10 +183,8 @@ def drawn_by(model: Denoiser, batch: Batch, tokens: Tensor) -> Tensor:
     """Return the clean latents that the model makes of the sources in one call; targets where there is no bridge."""
     start = at_start(batch.levels)
     sample, _, _ = noised(batch.target, batch.source, start, torch.randn_like(batch.target))
-    with torch.autocast("cpu", torch.bfloat16):
-        velocity = model(sample, start.level, tokens).float()
-    bridged = (batch.levels.lam > 0).view(-1, 1, 1, 1)
-    return torch.where(bridged, clean(sample, velocity, start.level), batch.target)
+    pictures = clean(sample, model(sample, start.level, tokens), start.level)
+    return torch.where((batch.levels.lam > 0).view(-1, 1, 1, 1), pictures, batch.target)
 
 
 def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -202,8 +201,7 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
     level = batch.levels.level
     sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise)
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = model(sample, level, tokens_of(tokenizer, batch.captions)).float()
+    predicted = model(sample, level, tokens_of(tokenizer, batch.captions))
     error = (clean(sample, predicted, level) - batch.target).square().mean((1, 2, 3))[level.argsort()] / SCALE**2
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
@@ -252,9 +250,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         drawn = drawn_by(average.module, batch, tokens) if rng.random() < OWN else None
         noise = torch.randn_like(batch.target)
         sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise, drawn)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(sample, batch.levels.level, tokens)
-        wrong = predicted.float() - velocity
+        wrong = model(sample, batch.levels.level, tokens) - velocity
         loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

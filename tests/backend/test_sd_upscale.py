@@ -141,7 +141,7 @@ def test_opposite_edges_fit_where_the_picture_is_to_be_seamless(engine: Engine, 
 
     columns = np.linspace(0, 2 * np.pi, 256, endpoint=False)
     wave = np.repeat((np.sin(columns) * 60 + 128)[None, :, None], 128, axis=0).repeat(3, axis=2).astype(np.uint8)
-    settings = {"method": method, "upscaler": "None", "width": 256, "height": 256, "denoising_strength": 0.5}
+    settings = {"method": method, "upscaler": "None", "width": 256, "height": 256, "denoising_strength": 0.75}
     assert jump(run(engine, sd_upscale(wave, **settings, seamless_x=True))) < 2
     assert jump(run(engine, sd_upscale(wave, **settings))) > 3
 
