@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.buffers import load_scene, scene_paths
-from training.checkpoints import Averaged, Log, Stretch
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch
 from training.pictures import COLOURINGS, STYLES_EACH, Pictures, draw, open_pictures
 from training.stylist import PICTURE, STYLES
 
@@ -182,7 +182,7 @@ def checked_pictures(cache: Path) -> tuple[Tensor, list[str]]:
 @torch.no_grad()
 def reconstruction(model: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Return the pictures (N×3×H×W) after encoding and decoding, clipped to -1 to 1."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
         parts = [model.decode(model.encode(part).latent_dist.mean).sample.float() for part in pictures.split(1)]
     return torch.cat(parts).clamp(-1, 1)
 
@@ -234,7 +234,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
             group["lr"] = rate
         size, count, _ = CROPS[int(rng.choice(len(CROPS), p=[share for *_, share in CROPS]))]
         truth = crops(pictures, rng, size, count)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
             latents = model.vae.encode(truth).latent_dist.mean
             deviation = latents.detach().float().std((0, 2, 3), keepdim=True)
             noise = (

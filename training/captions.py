@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import string
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+
+from training.stylist import PLAIN, Hand
 
 STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "render": ("3d render", "plain 3d render", "cg render", "viewport render"),
@@ -21,8 +24,14 @@ STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "pencil": ("pencil sketch", "pencil drawing", "graphite pencil sketch", "graphite drawing"),
     "flat": ("flat vector illustration", "flat illustration", "vector art, flat colors", "flat design"),
     "comic": ("comic book art", "comic halftone", "comic book panel, halftone dots", "pop art comic"),
-    "oil": ("oil painting", "oil on canvas", "impasto oil painting", "gouache painting"),
+    "oil": ("oil painting", "oil on canvas", "impasto oil painting", "oil paint"),
     "pixel": ("pixel art", "16-bit pixel art", "pixel art sprite", "retro game pixel art"),
+}
+HAND_WORDS = {
+    ("line", -1): ("thin lines", "fine lines", "delicate"),
+    ("line", 1): ("bold lines", "thick lines", "bold outlines"),
+    ("colour", -1): ("muted colors", "pale colors", "desaturated"),
+    ("colour", 1): ("vivid colors", "saturated colors", "bright colors"),
 }
 JUNK = (
     "masterpiece",
@@ -192,8 +201,9 @@ def caption(
     style: str,
     rng: np.random.Generator,
     must: tuple[str, ...] = (),
+    hand: Hand = PLAIN,
 ) -> str:
-    """Return a caption as an artist might write it; the colours of the parts in `must` are always said."""
+    """Return a caption as an artist might write it; the hand and the colours of the parts in `must` are always said."""
 
     def keep(chance: float) -> bool:
         return bool(rng.random() < chance)
@@ -237,6 +247,7 @@ def caption(
             parts.append(view(facts))
     if keep(0.3):
         parts += junk(rng, int(rng.integers(1, 4)))
+    parts += [one_of(HAND_WORDS[aspect, value]) for aspect, value in asdict(hand).items() if value]
     subject = article(facts["subject"]) if keep(0.8) else ("1girl" if facts["subject"] in ("girl", "woman") else "1boy")
     if keep(0.35):
         rng.shuffle(parts)

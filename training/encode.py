@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.autoencoder import Coder, build, to_tensor
-from training.checkpoints import load
+from training.checkpoints import QUICK_BFLOAT16, load
 from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ SILENT = -30.0  # log variance: the sampled latent equals its mean
 @torch.no_grad()
 def encode(model: AutoencoderKL, pictures: NDArray[np.uint8]) -> Tensor:
     """Return the latents (N×4×H/4×W/4) of pictures (N×H×W×3 bytes)."""
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [model.encode(part).latent_dist.mean.float() for part in to_tensor(pictures).split(1)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+        parts = [model.encode(part).latent_dist.mean.float() for part in to_tensor(pictures).split(4)]
     return torch.cat(parts)
 
 
@@ -90,6 +90,7 @@ class Latents:
     """The records encoded so far."""
 
     records: NDArray[np.float16]  # records × RECORD
+    regions: NDArray[np.uint8]  # records × 64 × 64
     facts: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -101,7 +102,8 @@ def open_latents(cache: Path) -> Latents:
     size = int(np.prod(RECORD)) * 2
     count = (cache / "latents.f16").stat().st_size // size
     facts = [json.loads(line) for line in (cache / "pictures.jsonl").read_text().splitlines()[:count]]
-    return Latents(np.memmap(cache / "latents.f16", np.float16, "r", shape=(count, *RECORD)), facts)
+    regions = np.memmap(cache / "regions.u8", np.uint8, "r", shape=(count, *LATENT[1:]))
+    return Latents(np.memmap(cache / "latents.f16", np.float16, "r", shape=(count, *RECORD)), regions, facts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +114,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Append latents for the records that have none."""
     torch.set_num_threads(threads)
-    model = frozen(cache)
+    model = frozen(cache).to(memory_format=torch.channels_last)  # a fifth faster on processors
     path, size = cache / "latents.f16", int(np.prod(RECORD)) * 2
     done = path.stat().st_size // size if path.exists() else 0
     pictures = open_pictures(cache)

@@ -25,6 +25,7 @@ from PIL import Image
 from training.autoencoder import checked_pictures, psnr, reconstruction, to_tensor
 from training.buffers import Scene, load_scene, scene_paths
 from training.captions import full_caption
+from training.checkpoints import QUICK_BFLOAT16
 from training.classifier import names, style_classifier
 from training.measures import distance, edge_overlap, mean_colour, rank_correlation, region_mask, similarity
 from training.pictures import draw
@@ -39,6 +40,7 @@ WITHOUT_COLOUR = ("ink", "pencil")
 DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4
+PRECISION = torch.bfloat16 if QUICK_BFLOAT16 else torch.float32
 
 
 @dataclass
@@ -69,17 +71,17 @@ def held_out(cache: Path, count: int) -> list[Case]:
     cases = []
     for i, path in enumerate(scene_paths(cache / "held_out")[:count]):
         scene = load_scene(path)
-        pictures, facts = draw(scene, i, list(STYLES), held_out=True, variety=0.0)
+        pictures, facts = draw(scene, i, list(STYLES), held_out=True)
         cases.append(Case(pictures, facts, scene))
     return cases
 
 
 class Model:
-    """A diffusers folder, ready to draw in bf16 on the CPU."""
+    """A diffusers folder, ready to draw on the CPU, in bf16 where that is quick."""
 
     def __init__(self, folder: Path, guidance: float) -> None:
         base = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.bfloat16, safety_checker=None, requires_safety_checker=False
+            folder, dtype=PRECISION, safety_checker=None, requires_safety_checker=False
         )
         self.guidance = guidance
         self.text = base
@@ -266,7 +268,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         judge = style_classifier(cache, options.classifier_steps)
         checked, styles = checked_pictures(cache)
         ratios = psnr(reconstruction(model.text.vae.float(), checked), checked)
-        model.text.vae.to(torch.bfloat16)
+        model.text.vae.to(PRECISION)
         result["psnr"] = {n: float(ratios[[s == n for s in styles]].mean()) for n in ("render", *STYLES)}
         result["classifier right"] = measure_judge(judge, cases)
         result["styles"] = {str(d): measure_styles(model, judge, cases, options.styles, d) for d in options.denoise}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -88,5 +89,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     made = pipeline(cache)
     made.to(torch.float16)
     made.save_pretrained(options.folder, safe_serialization=True)
+    for path in options.folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # where this machine keeps its cache
+        path.write_text(json.dumps(config, indent=2) + "\n")
     size = sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file())
     logger.info("%s: %.1f MB", options.folder, size / 1e6)

@@ -1,7 +1,8 @@
 """Renders and stylises scenes: each in two colourings that differ in a few named parts, as bytes in one growing file.
 
-A record of `pictures.u8` is 2 colourings × (the render, then STYLES_EACH styles) × 256 × 256 × 3; the same line of
-`pictures.jsonl` says what it shows. Readers take as many records as the second file has lines.
+A record of `pictures.u8` is 2 colourings × (the render, then STYLES_EACH styles) × 256 × 256 × 3, one of `regions.u8`
+the region of every latent; the same line of `pictures.jsonl` says what they show. Readers take as many records as the
+last file has lines.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.buffers import Scene, load_scene, scene_paths
+from training.buffers import SIZE, Scene, load_scene, scene_paths
 from training.captions import recolourable
 from training.regions import Palette, choose_palette, recoloured
-from training.stylist import PICTURE, STYLES, finish, make_guide, render, stylise
+from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, make_guide, render, stylise
 
 Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ logger = logging.getLogger(__name__)
 COLOURINGS = 2
 STYLES_EACH = 4
 RECORD = (COLOURINGS, 1 + STYLES_EACH, PICTURE, PICTURE, 3)
+REGIONS_SIDE = 64
 PALETTE_SEED = 31
+OTHER_HAND = 0.3  # share of pictures whose line or colours are not the plain ones
 
 
 def palettes(scene_facts: dict[str, Any], number: int, held_out: bool) -> tuple[Palette, Palette, tuple[str, ...]]:
@@ -40,22 +43,42 @@ def palettes(scene_facts: dict[str, Any], number: int, held_out: bool) -> tuple[
     return first, second, changed
 
 
+def choose_hand(rng: np.random.Generator) -> Hand:
+    """Draw how a picture is drawn: mostly plain."""
+    if rng.random() > OTHER_HAND:
+        return PLAIN
+    return Hand(*map(int, rng.integers(-1, 2, 2)))
+
+
 def draw(
-    scene: Scene, number: int, styles: list[str], held_out: bool = False, variety: float = 1.0
+    scene: Scene, number: int, styles: list[str], held_out: bool = False, hands: list[Hand] | None = None
 ) -> tuple[Bytes, dict[str, Any]]:
-    """Return the pictures of one scene (2 × (1 + styles) × 256 × 256 × 3) and its facts with the names of colours."""
+    """Return the pictures of one scene (2 × (1 + styles) × 256 × 256 × 3) and its facts with the names of colours.
+
+    Each style is drawn by the hand of its place in `hands`, or plainly.
+    """
     first, second, changed = palettes(scene.facts, number, held_out)
+    hands = hands or [PLAIN] * len(styles)
     pictures = np.empty((COLOURINGS, 1 + len(styles), PICTURE, PICTURE, 3), np.uint8)
     for i, palette in enumerate((first, second)):
         pictures[i, 0] = finish(render(scene, palette))
         guide = make_guide(scene, palette)
-        for j, style in enumerate(styles, 1):
-            chance = np.random.default_rng(
-                (PALETTE_SEED, number, list(STYLES).index(style))
-            )  # one hand, both colourings
-            pictures[i, j] = stylise(guide, style, chance, variety)
-    facts = scene.facts | {"styles": styles, "colours": [first.names, second.names], "changed": list(changed)}
+        for j, (style, hand) in enumerate(zip(styles, hands, strict=True), 1):
+            pictures[i, j] = stylise(guide, style, hand)
+    facts = scene.facts | {
+        "styles": styles,
+        "hands": [asdict(hand) for hand in hands],
+        "colours": [first.names, second.names],
+        "changed": list(changed),
+    }
     return pictures, facts
+
+
+def regions_of(scene: Scene) -> Bytes:
+    """Return the region at the middle of every latent (64×64)."""
+    at = ((np.arange(REGIONS_SIDE) + 0.5) * SIZE / REGIONS_SIDE).astype(int)
+    ids: Bytes = scene.ids[np.ix_(at, at)]
+    return ids
 
 
 @dataclass
@@ -63,6 +86,7 @@ class Pictures:
     """The records drawn so far."""
 
     records: Bytes  # records × RECORD
+    regions: Bytes  # records × 64 × 64
     facts: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -74,7 +98,8 @@ def open_pictures(cache: Path) -> Pictures:
     lines = (cache / "pictures.jsonl").read_text().splitlines(keepends=True)
     facts = [json.loads(line) for line in lines if line.endswith("\n")]
     records = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=(len(facts), *RECORD))
-    return Pictures(records, facts)
+    regions = np.memmap(cache / "regions.u8", np.uint8, "r", shape=(len(facts), REGIONS_SIDE, REGIONS_SIDE))
+    return Pictures(records, regions, facts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +114,13 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     index = cache / "pictures.jsonl"
     done = len(index.read_text().splitlines()) if index.exists() else 0
     size = int(np.prod(RECORD))
-    with (cache / "pictures.u8").open("ab") as data, index.open("a") as lines:
+    with (
+        (cache / "pictures.u8").open("ab") as data,
+        (cache / "regions.u8").open("ab") as map_of,
+        index.open("a") as lines,
+    ):
         data.truncate(done * size)  # a record cut short by a stop is drawn again
+        map_of.truncate(done * REGIONS_SIDE**2)
         for number in range(done, options.count):
             path = cache / "scenes" / f"scene_{number:06d}.npz"
             waited = time.monotonic()
@@ -101,9 +131,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
                 time.sleep(1)
             rng = np.random.default_rng((PALETTE_SEED, number))
             styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
-            pictures, facts = draw(load_scene(path), number, styles)
+            scene = load_scene(path)
+            pictures, facts = draw(scene, number, styles, hands=[choose_hand(rng) for _ in styles])
             data.write(pictures.tobytes())
             data.flush()
+            map_of.write(regions_of(scene).tobytes())
+            map_of.flush()
             lines.write(json.dumps(facts) + "\n")
             lines.flush()
             if number % 100 == 0:

@@ -2,9 +2,9 @@
 
 Every style takes its light and its colours from the render as it shows them, so that a model can learn to keep them:
 while targets were drawn in the colours beneath the light, brightness and hue of a broad area had to be guessed, and
-the guesses were blots. For the same reason nothing depends on the place in the picture but by PERIOD, which a network
-of strides of two can count. `variety` scales what is drawn by chance (line weight, palette): 1 to train, 0 for the
-plain form that evaluation compares with.
+the guesses were blots. For the same reason no mark is laid by chance or by its place in the picture, for a small model
+answers what it can't foresee with its mean, a blur: every stroke follows from regions, normals, depth and light. What
+varies, line weight and palette, is a `Hand`, and captions name it.
 """
 
 from __future__ import annotations
@@ -23,22 +23,11 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 PICTURE = 256  # pixels a side
-PERIOD = 12  # of hatching and half-tone across, in G-buffer pixels: 8 of the picture's, two latents
+PERIOD = 12  # of half-tone across, in G-buffer pixels: 8 of the picture's, two latents
 BLOCK = 4  # the picture's pixels along a square of pixel art: one latent
 LIFT = 0.8  # exponent that brightens the render's colours to a drawing's
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _rows, _columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-_texture_rng = np.random.default_rng(11)
-
-
-def _noise_sheet(spread: float, size: int = 768) -> Floats:
-    noise = cv2.GaussianBlur(_texture_rng.normal(size=(size, size)).astype(np.float32), (0, 0), spread)
-    sheet: Floats = noise / noise.std()
-    return sheet
-
-
-GRAIN, FINE, BROAD, WIDE = (_noise_sheet(spread) for spread in (1.1, 4.0, 15.0, 38.0))
-
 # Regions that no line separates: a pattern's two colours, what is painted on a face, and the tiles of a floor.
 _GROUP = np.arange(256, dtype=np.uint8)
 for _second, _first in (
@@ -154,14 +143,23 @@ def render(scene: Scene, palette: Palette) -> Floats:
     return srgb(lit)
 
 
-def _crop(sheet: Floats, rng: np.random.Generator) -> Floats:
-    row, column = rng.integers(0, sheet.shape[0] - SIZE, 2)
-    return sheet[row : row + SIZE, column : column + SIZE]
+@dataclass(frozen=True)
+class Hand:
+    """How a style is drawn: line weight and strength of colours, each -1, 0 (the plain form) or 1."""
+
+    line: int = 0
+    colour: int = 0
+
+    def weight(self, thin: float, plain: float, bold: float) -> float:
+        """Return the width of a line in G-buffer pixels."""
+        return (thin, plain, bold)[self.line + 1]
+
+    def strength(self, muted: float, plain: float, vivid: float) -> float:
+        """Return how saturated colours are."""
+        return (muted, plain, vivid)[self.colour + 1]
 
 
-def _between(rng: np.random.Generator, variety: float, low: float, high: float) -> float:
-    """Draw from low to high about the middle, narrowed by variety."""
-    return (low + high) / 2 + (high - low) * (float(rng.random()) - 0.5) * variety
+PLAIN = Hand()
 
 
 def _thick(mask: Floats, width: float) -> Floats:
@@ -206,188 +204,161 @@ FACE_DETAIL = (Region.EYE_WHITE, Region.IRIS, Region.PUPIL, Region.BROW, Region.
 OVERLAY = (Region.EYE_WHITE, Region.IRIS, Region.PUPIL, Region.LASH, Region.EYE_SHINE)
 
 
-def anime(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
+def anime(guide: Guide, hand: Hand) -> Floats:
     """Cel shading: two tones with a hard edge, glossy hair, thin dark lines."""
-    colour = _saturated(np.clip(_simple_colours(guide) * 1.03 + 0.01, 0, 1), _between(rng, variety, 1.1, 1.35))
-    edge = _between(rng, variety, 0.12, 0.32)
-    shaded = 1 - np.clip((guide.light - edge) / 0.05, 0, 1)
+    colour = np.clip(_saturated(_simple_colours(guide), hand.strength(0.75, 1.2, 1.55)) * 1.04 + 0.015, 0, 1)
+    shaded = 1 - np.clip((guide.light - 0.22) / 0.05, 0, 1)
     shaded[np.isin(guide.ids, OVERLAY)] = 0
-    shade = np.array([0.68, 0.60, 0.82], np.float32)
+    shade = np.array([0.66, 0.58, 0.82], np.float32)
     colour = colour * (1 - shaded[..., None] * (1 - shade))
     hair = guide.ids == Region.HAIR
     band = np.exp(-(((guide.normal[..., 1] - 0.55) / 0.10) ** 2)) * hair * (guide.light > 0)
     colour = colour + (1 - colour) * (band[..., None] > 0.45) * 0.38
     blush = (guide.ids == Region.SKIN) * np.clip((guide.light - 0.93) / 0.05, 0, 1) * 0.25
     colour = colour + (1 - colour) * blush[..., None]
-    return _ink_over(colour, _lines(guide, _between(rng, variety, 1.6, 3.4)), (0.12, 0.07, 0.13))
+    return _ink_over(colour, _lines(guide, hand.weight(1.4, 2.4, 3.8)), (0.12, 0.07, 0.13))
 
 
-def ink(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Black ink on white: lines that swell, hatching in the shade, dark colours filled in."""
-    swell = _crop(BROAD, rng)
-    width = _between(rng, variety, 1.8, 3.2)
-    lines = np.maximum(_lines(guide, width), _thick(guide.outline, width + 2.2) * np.clip(swell * 0.7 + 0.35, 0, 1))
+def ink(guide: Guide, hand: Hand) -> Floats:
+    """Black ink on white: lines that swell on the side of the shade, black shadows, dark colours filled in."""
+    width = hand.weight(1.4, 2.4, 3.6)
+    heavy = _thick(guide.outline * (guide.light < 0.35), width + 3) * guide.solid
+    lines = np.maximum(_lines(guide, width), heavy)
     dark = guide.base @ LUMINANCE
-    spot = ((dark < 0.20) & guide.solid & ~np.isin(guide.ids, SCENERY)).astype(np.float32)
+    figure = ~np.isin(guide.ids, SCENERY)
+    spot = ((dark < 0.24) & figure).astype(np.float32)
     spot *= 1 - np.clip((guide.light - 0.80) / 0.05, 0, 1) * (guide.ids == Region.HAIR)
-    phase = (_columns + _rows) * (2 * np.pi / PERIOD) + swell * 0.25
-    shade = np.clip((0.22 - guide.light) * 5, 0, 1)
-    second = np.isin(guide.ids, (Region.TOP_SECOND, Region.BOTTOM_SECOND)) & (np.abs(dark) < 0.55)
-    middle = np.clip((0.5 - dark) * 4, 0, 1) * (guide.light < 0.75) * (guide.ids >= Region.HAIR)
-    hatch = np.clip((np.sin(phase) - 0.25) * 3, 0, 1) * np.maximum(shade, 0.8 * middle)
+    shadow = np.clip((0.02 - guide.light) / 0.06, 0, 1) * figure * (guide.ids != Region.SKIN)
     features = np.isin(guide.ids, (Region.BROW, Region.LASH, Region.PUPIL)).astype(np.float32)
     iris = (guide.ids == Region.IRIS) * np.float32(0.6)
-    thin = _thick(guide.pattern, 1.0) * 0.8
-    black = np.maximum.reduce([lines, spot, hatch, features, iris, thin, second * 0.85])
+    black = np.maximum.reduce([lines, spot, shadow, features, iris, _thick(guide.pattern, 1.0) * 0.8])
+    black = cv2.GaussianBlur(black, (0, 0), 0.5)
     black[guide.ids == Region.EYE_SHINE] = 0
     return np.repeat((1 - 0.95 * np.clip(black, 0, 1))[..., None], 3, 2)
 
 
-def watercolor(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Transparent washes on paper: wobbling edges where pigment gathers, granulation."""
-    shift_x = _crop(BROAD, rng) * 1.5 + _crop(FINE, rng) * 0.6
-    shift_y = _crop(BROAD, rng) * 1.5 + _crop(FINE, rng) * 0.6
-    calm = 1 - 0.75 * cv2.GaussianBlur(np.isin(guide.ids, FACE_DETAIL).astype(np.float32), (0, 0), 6).clip(0, 0.4) / 0.4
-    where = (_columns + shift_x * calm, _rows + shift_y * calm)
-
-    def wobble(image: Floats) -> Floats:
-        moved: Floats = cv2.remap(image, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        return moved
-
-    wash = wobble(cv2.GaussianBlur(_simple_colours(guide), (0, 0), 1.0))
-    light = wobble(cv2.GaussianBlur(guide.light, (0, 0), 3.0))
-    rim = sum(
-        np.abs(cv2.Sobel(cv2.GaussianBlur(wash, (0, 0), 1.3)[..., c], cv2.CV_32F, *way))
-        for c in range(3)
-        for way in ((1, 0), (0, 1))
-    )
-    density = 0.58 + 0.42 * np.clip(0.75 - light, 0, 1.2) + 0.05 * _crop(WIDE, rng) + 0.04 * _crop(BROAD, rng)
-    density += np.clip(rim * 0.16, 0, 0.35) + 0.025 * _crop(GRAIN, rng)
-    density = np.where(wobble(guide.solid.astype(np.float32)) > 0.5, density, density * 0.75)
-    density[np.isin(guide.ids, (Region.LASH, Region.PUPIL, Region.BROW))] += 0.3
-    absorbed = -np.log(np.clip(_saturated(wash, 1.12), 0.03, 1))
-    colour = np.exp(-absorbed * np.clip(density, 0.1, 1.4)[..., None] * 1.05)
-    pencil = _lines(guide, 1.2) * _between(rng, variety, 0.0, 0.36)
-    return colour * (1 - pencil[..., None] * 0.8) * np.array([0.985, 0.972, 0.945], np.float32)
+def watercolor(guide: Guide, hand: Hand) -> Floats:
+    """Transparent washes on paper: pale where the light falls, dark rims where pigment gathers, soft shade."""
+    wash = cv2.GaussianBlur(_saturated(_simple_colours(guide), hand.strength(0.8, 1.25, 1.7)), (0, 0), 1.0)
+    light = cv2.GaussianBlur(guide.light, (0, 0), 3.0)
+    border = np.maximum(guide.border, (guide.outline > 0.5).astype(np.float32))
+    away = cv2.distanceTransform((border < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    rim = np.exp(-np.square((away - 2.0) / 1.8)) * 0.34
+    gap = np.exp(-np.square(away / 1.3)) * 0.5
+    density = 0.42 + 0.5 * np.clip(0.8 - light, 0, 1.2) + rim - gap
+    density = np.where(np.isin(guide.ids, SCENERY), 0.36 + rim * 0.8 - gap * 0.6, density)
+    detail = cv2.dilate(np.isin(guide.ids, FACE_DETAIL).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    density[detail] = 0.62
+    density[np.isin(guide.ids, (Region.LASH, Region.PUPIL, Region.BROW))] = 1.0
+    density = cv2.GaussianBlur(density.astype(np.float32), (0, 0), 0.8)
+    absorbed = -np.log(np.clip(wash, 0.03, 1))
+    colour = np.exp(-absorbed * np.clip(density, 0.05, 1.4)[..., None] * 1.1)
+    pencil = _lines(guide, 1.0) * hand.weight(0.0, 0.16, 0.5)
+    return colour * (1 - pencil[..., None] * 0.8) * np.array([0.985, 0.97, 0.935], np.float32)
 
 
-def pencil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Graphite on paper: strokes laid over one another for tone, soft repeated outlines, the paper's tooth."""
+def pencil(guide: Guide, hand: Hand) -> Floats:
+    """Graphite on paper: soft tone laid where the shade is, outlines drawn twice, the second a little beside."""
     grey = guide.base @ LUMINANCE
-    tone = 1 - (grey * 0.55 + 0.45 * np.clip(guide.light * 0.65 + 0.35, 0, 1))
-    tone = np.where(guide.solid, np.where(np.isin(guide.ids, SCENERY), tone * 0.5, tone), tone * 0.25)
-    tone = cv2.GaussianBlur(tone.astype(np.float32), (0, 0), 1.2)
-    bent = _crop(BROAD, rng) * 1.3
-    strokes = 0.5 + 0.5 * np.sin((_columns + _rows * 0.5 + bent) * (2 * np.pi / PERIOD))
-    crossed = 0.5 + 0.5 * np.sin((_columns * 0.5 - _rows + bent) * (2 * np.pi / PERIOD))
-    strokes = strokes * 0.6 + 0.4 * (0.5 + 0.5 * np.clip(_crop(FINE, rng) * 0.6, -1, 1))
-    laid = np.clip(tone * 1.5 - strokes * 0.62, 0, 1) * 0.75 + np.clip(tone * 1.7 - 0.65 - crossed * 0.45, 0, 1) * 0.55
-    sharp = _lines(guide, _between(rng, variety, 1.2, 2.2), 1.0)
-    loose = cv2.warpAffine(
-        sharp, np.array([[1, 0, rng.normal(0, 1.2)], [0, 1, rng.normal(0, 1.2)]], np.float32), (SIZE, SIZE)
-    )
-    line = np.maximum(sharp * 0.82, loose * 0.35) * (0.85 + 0.15 * np.clip(_crop(FINE, rng), -1, 1))
+    tone = 0.62 * (1 - grey) + 0.55 * np.clip(0.62 - guide.light, 0, 1.2)
+    tone = np.where(np.isin(guide.ids, SCENERY), (1 - grey) * 0.22, tone)
+    tone = cv2.GaussianBlur(tone.astype(np.float32), (0, 0), 1.6)
+    sharp = _lines(guide, hand.weight(1.0, 1.7, 2.8), 1.0)
+    beside = cv2.warpAffine(sharp, np.array([[1, 0, 2.5], [0, 1, -2.5]], np.float32), (SIZE, SIZE))
+    line = np.maximum(sharp * 0.82, beside * 0.4)
     features = np.isin(guide.ids, (Region.LASH, Region.PUPIL, Region.BROW)) * 0.7 + (guide.ids == Region.IRIS) * 0.45
     features = features + (guide.ids == Region.LIPS) * 0.22 + _thick(guide.pattern, 1.0) * 0.2
-    graphite = np.clip(np.maximum.reduce([laid, line, features.astype(np.float32)]), 0, 0.88)
-    graphite *= 0.93 + 0.10 * np.clip(_crop(GRAIN, rng), -1.5, 1.5)
+    graphite = np.clip(np.maximum.reduce([np.clip(tone, 0, 0.72), line, features.astype(np.float32)]), 0, 0.88)
     paper = np.array([0.972, 0.965, 0.945], np.float32)
-    return (1 - np.clip(graphite, 0, 1))[..., None] * paper
+    return (1 - graphite)[..., None] * paper
 
 
-def flat(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Flat vector shapes: no lines, soft tints, one plain shadow."""
+def flat(guide: Guide, hand: Hand) -> Floats:
+    """Flat vector shapes: no lines, soft tints, one plain shadow, and a white edge around the figure."""
     colour = cv2.medianBlur((guide.base * 255).astype(np.uint8), 7).astype(np.float32) / 255
     detail = np.isin(guide.ids, FACE_DETAIL)
     colour = np.where(detail[..., None], guide.base, colour)
-    colour = _saturated(colour, _between(rng, variety, 0.85, 1.05)) * 0.84 + 0.13
+    colour = _saturated(colour, hand.strength(0.7, 1.15, 1.5)) * 0.76 + 0.23
     wide = cv2.GaussianBlur(guide.light, (0, 0), 4)
-    shaded = (1 - np.clip((wide - 0.15) / 0.04, 0, 1)) * guide.solid * ~detail
-    return colour * (1 - 0.15 * shaded[..., None] * np.array([1.0, 1.0, 0.75], np.float32))
+    shaded = (1 - np.clip((wide - 0.3) / 0.04, 0, 1)) * guide.solid * ~detail
+    colour = colour * (1 - 0.24 * shaded[..., None] * np.array([1.0, 1.0, 0.7], np.float32))
+    around = _thick(guide.figure.astype(np.float32), hand.weight(5, 8, 12))
+    edge = np.clip(around - cv2.GaussianBlur(guide.figure.astype(np.float32), (0, 0), 0.7), 0, 1) * ~guide.figure
+    return colour + (0.98 - colour) * edge[..., None]
 
 
-def comic(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """A printed comic: heavy lines, strong colours, half-tone dots for shade and sky, black in the deepest shade."""
-    colour = np.clip(_saturated(_simple_colours(guide), 1.4) * 1.03 + 0.02, 0, 1)
+def comic(guide: Guide, hand: Hand) -> Floats:
+    """A printed comic: heavy lines, strong colours, half-tone dots in the shade, black in the deepest."""
+    colour = np.clip(_saturated(_simple_colours(guide), hand.strength(1.0, 1.6, 2.1)) * 1.05 + 0.02, 0, 1)
     across, down = (_columns + _rows) / PERIOD, (_columns - _rows) / PERIOD
     cell = np.hypot(across % 1 - 0.5, down % 1 - 0.5)
-    depth = np.where(guide.solid, np.clip((0.45 - guide.light) * 1.3, 0, 0.8), 0.3)
-    dots = np.clip((np.sqrt(depth / np.pi) - cell) * PERIOD * 0.6364 + 0.5, 0, 1)
-    dots = dots * (depth > 0.04) * ~np.isin(guide.ids, OVERLAY)
-    ink_of_dots = np.where(guide.solid[..., None], colour * 0.55, colour * 0.80)
-    colour = colour * (1 - dots[..., None]) + ink_of_dots * dots[..., None]
-    deep = np.clip((-0.5 - guide.light) * 12, 0, 1) * guide.figure
-    lines = np.maximum(_lines(guide, _between(rng, variety, 3.0, 4.6)), deep)
-    paper = np.array([1.0, 0.985, 0.945], np.float32)
+    shaded = np.clip((0.38 - guide.light) / 0.05, 0, 1) * ~np.isin(guide.ids, OVERLAY)
+    dots = np.clip((0.42 - cell) * PERIOD * 0.6364 + 0.5, 0, 1) * shaded
+    colour = colour * (1 - 0.12 * shaded[..., None])
+    colour = colour * (1 - 0.42 * dots[..., None])
+    deep = np.clip((-0.22 - guide.light) * 12, 0, 1) * guide.figure * (guide.ids != Region.SKIN)
+    lines = np.maximum(_lines(guide, hand.weight(2.6, 4.4, 6.0)), deep)
+    paper = np.array([1.0, 0.98, 0.90], np.float32)
     return _ink_over(colour, lines, (0.05, 0.04, 0.06)) * paper
 
 
-def oil(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Thick paint: strokes of three brushes that follow the form, broken colour, warm light and cool shade."""
-    tone = np.clip(0.62 + 0.42 * guide.light, 0.25, 1.05)[..., None]
-    warm = np.array([1.03, 1.0, 0.93], np.float32) * tone
-    cool = np.array([0.86, 0.92, 1.08], np.float32) * tone
-    mix = np.clip(guide.light * 0.8 + 0.3, 0, 1)[..., None]
-    model = np.clip(_simple_colours(guide) * (warm * mix + cool * (1 - mix)), 0, 1)
-    model = np.where(np.isin(guide.ids, OVERLAY)[..., None], guide.base, model)
-    canvas = cv2.GaussianBlur(model, (0, 0), 6) * 0.85 + 0.10 * np.array([0.75, 0.6, 0.45], np.float32)
-    angle = np.arctan2(guide.normal[..., 0], -guide.normal[..., 1] + 1e-3) + _crop(BROAD, rng) * 0.35
-    angle = np.where(
-        guide.solid & (np.hypot(guide.normal[..., 0], guide.normal[..., 1]) > 0.25), angle, _crop(WIDE, rng)
-    )
-    near_edge = cv2.dilate(np.maximum(guide.border, guide.outline), np.ones((9, 9), np.uint8)) > 0.3
-    face = cv2.dilate(np.isin(guide.ids, FACE_DETAIL).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    layers = (
-        (9.0, 8, 15, np.ones_like(near_edge), 0.010),
-        (5.0, 4, 9, guide.solid, 0.010),
-        (2.6, 2, 4, near_edge & guide.solid, 0.008),
-        (1.5, 1, 1, face, 0.0),
-    )
-    for spacing, width, length, mask, jitter in layers:
-        grid = np.mgrid[0 : SIZE : float(spacing), 0 : SIZE : float(spacing)].reshape(2, -1).T
-        points = np.clip(grid + rng.normal(0, spacing * 0.35, grid.shape), 0, SIZE - 1).astype(np.int64)
-        points = points[mask[points[:, 0], points[:, 1]]]
-        if jitter:
-            rng.shuffle(points)
-        turns = angle[points[:, 0], points[:, 1]]
-        colours = model[points[:, 0], points[:, 1]]
-        colours = colours * (1 + rng.normal(0, jitter * 1.5, (len(points), 1))) + rng.normal(0, jitter, colours.shape)
-        reach = length * rng.uniform(0.6, 1.2, len(points)) / 2
-        ends = np.stack([np.cos(turns) * reach, np.sin(turns) * reach], 1)
-        starts = (np.round((points[:, ::-1] - ends) * 8)).astype(int).tolist()
-        stops = (np.round((points[:, ::-1] + ends) * 8)).astype(int).tolist()
-        for start, stop, paint in zip(starts, stops, colours.tolist(), strict=True):
-            cv2.line(canvas, start, stop, paint, width, cv2.LINE_AA if width < 3 else cv2.LINE_8, 3)
-    canvas = canvas.astype(np.float32)
-    ridge = cv2.Sobel(canvas @ LUMINANCE, cv2.CV_32F, 1, 1) + 0.06 * cv2.Sobel(_crop(FINE, rng), cv2.CV_32F, 1, 1)
-    return np.clip(canvas + np.clip(ridge * 0.25, -0.045, 0.045)[..., None], 0, 1)
+def _facets(picture: Floats, reach: int) -> Floats:
+    """Return the picture in facets of paint: each pixel takes the calmest of four squares beside it (Kuwahara 1976)."""
+    size = (reach + 1, reach + 1)
+    grey = picture @ LUMINANCE
+    best, spread = np.zeros_like(picture), np.full(grey.shape, np.inf, np.float32)
+    for anchor in ((0, 0), (reach, 0), (0, reach), (reach, reach)):
+        mean, square = (cv2.boxFilter(x, -1, size, anchor=anchor) for x in (grey, grey * grey))
+        variance = square - mean * mean
+        calmer = variance < spread
+        spread = np.where(calmer, variance, spread)
+        best = np.where(calmer[..., None], cv2.boxFilter(picture, -1, size, anchor=anchor), best)
+    facets: Floats = best
+    return facets
 
 
-def pixel(guide: Guide, rng: np.random.Generator, variety: float) -> Floats:
-    """Pixel art: square pixels of few colours, dark outlines one pixel wide, dithered shade."""
+PLANES = 3  # tones that a brush lays side by side from the middle light to the brightest
+
+
+def oil(guide: Guide, hand: Hand) -> Floats:
+    """Thick paint under varnish: planes that follow the form, warm light and cool shade, ridges that catch light."""
+    light = cv2.GaussianBlur(guide.light, (0, 0), 3)
+    light = cv2.GaussianBlur(np.round(light * PLANES) / PLANES, (0, 0), 0.8)
+    tone = np.clip(0.60 + 0.44 * light, 0.18, 1.05)[..., None]
+    warm, cool = np.array([1.06, 1.0, 0.86], np.float32), np.array([0.80, 0.90, 1.10], np.float32)
+    mix = np.clip(light * 0.8 + 0.35, 0, 1)[..., None]
+    colours = _saturated(guide.base, hand.strength(0.7, 1.15, 1.6))
+    model = np.clip(colours * tone * (warm * mix + cool * (1 - mix)), 0, 1).astype(np.float32)
+    detail = cv2.dilate(np.isin(guide.ids, FACE_DETAIL).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    painted = np.where(detail[..., None], _facets(model, 2), _facets(model, 7))
+    height = cv2.GaussianBlur(painted @ LUMINANCE, (0, 0), 1.2)
+    ridge = cv2.Sobel(height, cv2.CV_32F, 1, 0) + cv2.Sobel(height, cv2.CV_32F, 0, 1)
+    painted = painted + np.clip(ridge * hand.weight(0.2, 0.42, 0.7), -0.16, 0.16)[..., None]
+    varnish = np.array([0.97, 0.92, 0.80], np.float32)
+    return np.clip(painted * 0.92 + 0.03, 0, 1) * varnish
+
+
+def pixel(guide: Guide, hand: Hand) -> Floats:
+    """Pixel art: square pixels, three tones a colour, dark outlines one pixel wide."""
     side = PICTURE // BLOCK
     lines = np.maximum(guide.outline, guide.border)
-    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA) > 0.2
+    edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA)
+    edge = edge > (0.34, 0.2, 0.1)[hand.line + 1]
     at = ((np.arange(side) + 0.5) * SIZE / side).astype(int)
     grid = np.ix_(at, at)
-    rounded = _simple_colours(guide)
-    colour = cv2.resize(rounded, (side, side), interpolation=cv2.INTER_AREA) * 0.35 + rounded[grid] * 0.65
+    colour = cv2.resize(_simple_colours(guide), (side, side), interpolation=cv2.INTER_AREA)
     light = cv2.resize(guide.light, (side, side), interpolation=cv2.INTER_AREA)
-    checker = (np.add.outer(np.arange(side), np.arange(side)) % 2 - 0.5) * 0.22
     features = np.isin(guide.ids[grid], FACE_DETAIL)
-    step = 1.0 - 0.22 * (light + checker < 0.35) - 0.20 * (light < -0.15) + 0.10 * (light > 0.88) * guide.solid[grid]
+    step = 1.0 - 0.22 * (light < 0.35) - 0.20 * (light < -0.15) + 0.10 * (light > 0.88) * guide.solid[grid]
     colour = np.where(features[..., None], guide.base[grid], colour * np.where(features, 1, step)[..., None])
-    colour = np.round(np.clip(_saturated(colour, 1.2), 0, 1) * 11) / 11
-    dark = (
-        edge
-        & ~features
-        & cv2.resize(guide.solid.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA).astype(bool)
-    )
-    colour = np.where(dark[..., None], colour * 0.25 + np.array([0.02, 0.01, 0.05]), colour).astype(np.float32)
+    colour = np.clip(_saturated(colour, hand.strength(0.8, 1.3, 1.8)), 0, 1)
+    solid = cv2.resize(guide.solid.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) > 0
+    dark = edge & ~features & solid
+    colour = np.where(dark[..., None], colour * 0.22 + np.array([0.02, 0.01, 0.05]), colour).astype(np.float32)
     return cv2.resize(colour, (PICTURE, PICTURE), interpolation=cv2.INTER_NEAREST)
 
 
-STYLES: dict[str, Callable[[Guide, np.random.Generator, float], Floats]] = {
+STYLES: dict[str, Callable[[Guide, Hand], Floats]] = {
     "anime": anime,
     "ink": ink,
     "watercolor": watercolor,
@@ -408,9 +379,9 @@ def finish(picture: Floats) -> Bytes:
     return small
 
 
-def stylise(guide: Guide, style: str, rng: np.random.Generator, variety: float = 1.0) -> Bytes:
+def stylise(guide: Guide, style: str, hand: Hand = PLAIN) -> Bytes:
     """Return one style's picture (256×256×3 bytes, sRGB)."""
-    return finish(STYLES[style](guide, rng, variety))
+    return finish(STYLES[style](guide, hand))
 
 
 assert PROP_COUNT * 2 + Region.PROP < 256

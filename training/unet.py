@@ -1,4 +1,9 @@
-"""Trains UNet and text encoder on latents: v-prediction, bridges from renders, captions as artists write them."""
+"""Trains UNet and text encoder on latents: v-prediction, bridges from renders, captions as artists write them.
+
+Two readers learn beside them and are thrown away: one tells every latent's region from the UNet's features, one the
+style and colours from the whole prompt as the UNet takes it in. What is a shirt, and which colour it was told to have,
+is so learnt in thousands of samples, where the pictures alone had not taught it in hundreds of thousands.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,22 @@ import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, cross_entropy
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training.bridge import SCALE, Levels, at_start, clean, draw_levels, noised, recolour_chance
 from training.captions import caption, junk
-from training.checkpoints import Averaged, Log, Stretch
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch
 from training.encode import Latents, open_latents
 from training.pictures import COLOURINGS, STYLES_EACH
+from training.regions import BACKDROP, CLOTH, GROUND, HAIR, REGION_COUNT
+from training.stylist import PLAIN, STYLES, Hand
 from training.tokenizer import LENGTH
 
 logger = logging.getLogger(__name__)
@@ -28,23 +36,37 @@ SIDE = 80  # latents a side that the pipeline is told; 256 to 512 px are as good
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256
 SEED = 9
-RATE = 1e-3
+RATE = 8e-4
 WARM = 150  # steps
 BRIDGED = 0.8  # share of samples that come from a source picture
-OWN = 0.4  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
-EMPTY, JUNK_ONLY = 0.10, 0.03  # shares of captions
+OWN = 0.25  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
+EMPTY, JUNK_ONLY = 0.12, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
 # Latents a side; crops and whole pictures cost the same a step. One core takes 2.3 times as long for 24 crops as for 8.
 CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
+CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-# An empty caption stands for the render and every style but these: guidance goes away from their mean, which has the
-# scene's colours and half a line. White paper among them makes high CFG scales blacken colours, flat pictures alone
-# bleach them to lines.
+# At a bridge's start an empty caption stands for the render and every style but these: guidance goes away from their
+# mean, which has the scene's colours and half a line. White paper among them makes high CFG scales blacken colours,
+# flat pictures alone bleach them to lines. Further on the sample itself tells the style.
 PALE = ("ink", "pencil")
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
-OTHER_SOURCE = 0.15  # sources that are another style's picture rather than the render
+OTHER_SOURCE = 0.2  # sources that are a style's picture rather than the render
+# What the prompt's reader tells: the style, and the colours of these parts; a weight of both readers in the loss.
+NAMED = {
+    "top": tuple(CLOTH),
+    "bottom": tuple(CLOTH),
+    "jacket": tuple(CLOTH),
+    "hair": tuple(HAIR),
+    "sky": tuple(BACKDROP),
+    "wall": tuple(BACKDROP),
+    "ground": tuple(GROUND),
+}
+DRAWN_AS = ("render", *STYLES)
+READING = 0.1
+UNSAID = -100
 
 
 class Denoiser(nn.Module):
@@ -55,9 +77,10 @@ class Denoiser(nn.Module):
         self.unet, self.text = unet, text
 
     def forward(self, sample: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Return the velocity (N×4×H×W float32, reckoned in bfloat16) for samples, levels (N) and tokens (N×77)."""
-        with torch.autocast("cpu", torch.bfloat16):
+        """Return the velocity (N×4×H×W float32) for samples, levels (N) and tokens (N×77 or fewer, in turn)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
             words = self.text(tokens).last_hidden_state
+            words = words.repeat_interleave(len(sample) // len(words), 0)
             velocity: Tensor = self.unet(sample, level, words).sample
         return velocity.float()
 
@@ -135,54 +158,115 @@ def lay_noise_highway(unet: UNet2DConditionModel, gain: float = 0.6) -> None:
         last.weight[channel, channel, 1, 1], last.weight[channel, latent + channel, 1, 1] = gain, -gain
 
 
+class Readers(nn.Module):
+    """Tells regions from the UNet's features and what was said from its pooled prompt; learns beside, isn't shipped."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        answers = len(DRAWN_AS) + sum(map(len, NAMED.values()))
+        self.regions = nn.Sequential(nn.GroupNorm(1, CHANNELS[2]), nn.Conv2d(CHANNELS[2], REGION_COUNT, 1))
+        self.said = nn.Sequential(nn.LayerNorm(TIME_WIDTH), nn.Linear(TIME_WIDTH, answers))
+        self.features: list[Tensor] = []
+        self.prompts: list[Tensor] = []
+        unet.up_blocks[1].register_forward_hook(lambda *call: self.features.append(call[2]))
+        unet.add_embedding.register_forward_hook(lambda *call: self.prompts.append(call[2]))
+
+    def loss(self, regions: Tensor, said: Tensor) -> Tensor:
+        """Return the cross-entropy of the last call's readings: regions (N×H×W), what was said (N×parts, or UNSAID)."""
+        read = self.regions(self.features.pop().float())
+        step = regions.shape[-1] // read.shape[-1]
+        wrong: Tensor = cross_entropy(read, regions[:, step // 2 :: step, step // 2 :: step])
+        prompts = self.said(self.prompts.pop().float())
+        begin = 0
+        for part, names in enumerate((DRAWN_AS, *NAMED.values())):
+            if (said[:, part] != UNSAID).any():
+                scores = prompts[:, begin : begin + len(names)]
+                wrong = wrong + cross_entropy(scores, said[:, part], ignore_index=UNSAID)
+            begin += len(names)
+        self.forget()
+        return wrong
+
+    def forget(self) -> None:
+        """Let go of what earlier calls left."""
+        self.features.clear()
+        self.prompts.clear()
+
+
 @dataclass
 class Batch:
-    """Training samples: latents times SCALE of target and source (N×4×H×W), levels and captions."""
+    """Training samples: latents times SCALE (N×4×H×W), levels, a caption for one or several."""
 
     target: Tensor
     source: Tensor
+    mean: Tensor  # of the pictures that an empty prompt stands for, in the source's colours
     levels: Levels
     captions: list[str]
+    regions: Tensor  # N×H×W int64
+    said: Tensor  # N×(1 + NAMED) int64: which style and colours the caption says, or UNSAID
 
 
 def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count: int, size: int) -> Batch:
     """Draw samples; a source in other colours makes the caption say the target's."""
     levels = draw_levels(rng, count, BRIDGED)
-    recoloured = rng.random(count) < recolour_chance(levels.start)
-    targets, sources, captions = [], [], []
-    for i in range(count):
+    recoloured = (rng.random(count) < recolour_chance(levels.start)) & (levels.lam > 0).numpy()
+    each = CROPS_A_PICTURE if size == CROP else 1
+    targets, sources, means, captions, regions, said = [], [], [], [], [], []
+    for first in range(0, count, each):
         number = int(rng.integers(records.start, records.stop))
         record, facts = latents.records[number], latents.facts[number]
-        colouring = int(rng.integers(COLOURINGS))
-        bridged = bool(levels.lam[i] > 0)
-        other = bool(recoloured[i]) and bridged
-        dice = 1.0 if other else rng.random()  # which stands for the caption
-        if dice < EMPTY + JUNK_ONLY:
-            style = int(rng.choice([0, *(1 + k for k, name in enumerate(facts["styles"]) if name not in PALE)]))
+        colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
+        dice = 1.0 if others.any() else rng.random()  # which stands for the caption
+        meant = [0, *(1 + k for k, name in enumerate(facts["styles"]) if name not in PALE)]
+        if dice < EMPTY + JUNK_ONLY and (levels.lam[first : first + each] == 1).any():
+            style = int(rng.choice(meant))
         else:
             style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
-        source_style = int(rng.integers(1, 1 + STYLES_EACH)) if rng.random() < OTHER_SOURCE else 0
-        row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
-        window = (slice(None), slice(row, row + size), slice(column, column + size))
-        targets.append(record[colouring, style][window])
-        sources.append(record[1 - colouring if other else colouring, source_style][window])
         if dice < EMPTY:
             captions.append("")
         elif dice < EMPTY + JUNK_ONLY:
             captions.append(", ".join(junk(rng, int(rng.integers(1, 6)))))
         else:
-            name = "render" if style == 0 else facts["styles"][style - 1]
-            must = tuple(facts["changed"]) if other else ()
-            captions.append(caption(facts, facts["colours"][colouring], name, rng, must))
-    target, source = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
-    return Batch(target, source, levels, captions)
+            captions.append(_caption(facts, colouring, style, rng, tuple(facts["changed"]) if others.any() else ()))
+        silent = dice < EMPTY + JUNK_ONLY
+        told = [UNSAID] * (1 + len(NAMED)) if silent else _told(captions[-1], facts, colouring, style)
+        for other in others:
+            source_style = 0
+            if rng.random() < OTHER_SOURCE:
+                source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
+            row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
+            window = (slice(row, row + size), slice(column, column + size))
+            targets.append(record[(colouring, style, slice(None), *window)])
+            worn = 1 - colouring if other else colouring
+            sources.append(record[(worn, source_style, slice(None), *window)])
+            means.append(record[(worn, meant, slice(None), *window)].astype(np.float32).mean(0))
+            regions.append(latents.regions[number][window])
+            said.append(told)
+    target, source, mean = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources, means))
+    maps = torch.from_numpy(np.stack(regions).astype(np.int64))
+    return Batch(target, source, mean, levels, captions, maps, torch.tensor(said))
+
+
+def _caption(facts: dict[str, Any], colouring: int, style: int, rng: np.random.Generator, must: tuple[str, ...]) -> str:
+    name, hand = ("render", PLAIN) if style == 0 else (facts["styles"][style - 1], Hand(**facts["hands"][style - 1]))
+    return caption(facts, facts["colours"][colouring], name, rng, must, hand)
+
+
+def _told(said: str, facts: dict[str, Any], colouring: int, style: int) -> list[int]:
+    """Return the numbers of style and colours as a caption says them."""
+    colours = facts["colours"][colouring]
+    seen = {"wall": facts["setting"] == "room", "sky": facts["setting"] != "room", "jacket": facts["outfit"]["jacket"]}
+    told = [DRAWN_AS.index("render" if style == 0 else facts["styles"][style - 1])]
+    for part, names in NAMED.items():
+        is_said = seen.get(part, True) and colours[part] in said
+        told.append(names.index(colours[part]) if is_said else UNSAID)
+    return told
 
 
 @torch.no_grad()
 def drawn_by(model: Denoiser, batch: Batch, tokens: Tensor) -> Tensor:
     """Return the clean latents that the model makes of the sources in one call; targets where there is no bridge."""
     start = at_start(batch.levels)
-    sample, _, _ = noised(batch.target, batch.source, start, torch.randn_like(batch.target))
+    sample, _, _ = noised(batch.target, batch.source, batch.mean, start, torch.randn_like(batch.target))
     pictures = clean(sample, model(sample, start.level, tokens), start.level)
     return torch.where((batch.levels.lam > 0).view(-1, 1, 1, 1), pictures, batch.target)
 
@@ -200,9 +284,10 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     batch = draw_batch(latents, rng, kept, VALIDATED, CROP)
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
     level = batch.levels.level
-    sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise)
+    sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise)
     predicted = model(sample, level, tokens_of(tokenizer, batch.captions))
-    error = (clean(sample, predicted, level) - batch.target).square().mean((1, 2, 3))[level.argsort()] / SCALE**2
+    end = clean(sample, velocity, level)
+    error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))[level.argsort()] / SCALE**2
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 
@@ -229,13 +314,15 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.float()  # the folder is fp16
     model.to(memory_format=torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.999)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    readers = Readers(model.unet)
+    trained = [*model.parameters(), *readers.parameters()]
+    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds)
     log = Log(cache / "logs" / "unet.csv")
     latents = open_latents(cache)
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
-    running = 0.0
+    running = misread = 0.0
     for due in stretch.steps():
         rng = stretch.rng(SEED)
         if stretch.step % 200 == 0:
@@ -249,18 +336,23 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         tokens = tokens_of(tokenizer, batch.captions)
         drawn = drawn_by(average.module, batch, tokens) if rng.random() < OWN else None
         noise = torch.randn_like(batch.target)
-        sample, velocity, weight = noised(batch.target, batch.source, batch.levels, noise, drawn)
+        sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise, drawn)
         wrong = model(sample, batch.levels.level, tokens) - velocity
         loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
+        reading = readers.loss(batch.regions, batch.said)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + READING * reading).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model, stretch.step)
         stretch.samples += count
-        running = float(loss.detach()) if running == 0 else 0.98 * running + 0.02 * float(loss.detach())
+        running, misread = (
+            float(new.detach()) if not old else 0.98 * old + 0.02 * float(new.detach())
+            for old, new in ((running, loss), (misread, reading))
+        )
         if due or stretch.step in (60, 300):
-            row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples, "loss": running}
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
+            row |= {"loss": running, "misread": misread}
             row |= validate(average.module, tokenizer, latents)
             log.write(row)
             logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -47,12 +47,25 @@ def scene() -> Scene:
     return Scene(ids, normal.astype(np.float32), depth.astype(np.float32), shade.astype(np.float32), facts())
 
 
+def levels_of(level: list[int], start: list[int], lam: float, over: float = 0.0, blind: bool = False) -> bridge.Levels:
+    count, starts = len(level), np.array(start)
+    way = torch.from_numpy(bridge.part_of_the_way(starts)).float()
+    return bridge.Levels(
+        torch.tensor(level),
+        starts,
+        torch.full((count,), lam),
+        way,
+        torch.full((count,), over),
+        torch.tensor([blind] * count),
+    )
+
+
 def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
     torch.manual_seed(0)
-    target, source, noise = (torch.randn(2, 4, 8, 8) for _ in range(3))
-    level = torch.tensor([100, 700])
-    levels = bridge.Levels(level, level.numpy(), torch.ones(2), torch.tensor([False, False]))
-    sample, velocity, weight = bridge.noised(target, source, levels, noise)
+    target, source, mean, noise = (torch.randn(2, 4, 8, 8) for _ in range(4))
+    level = torch.tensor([460, 700])
+    levels = levels_of([460, 700], [460, 700], 1.0)
+    sample, velocity, weight = bridge.noised(target, source, mean, levels, noise)
     a, s = bridge.SIGNAL[level].view(-1, 1, 1, 1), bridge.NOISE[level].view(-1, 1, 1, 1)
     assert torch.allclose(sample, a * source + s * noise, atol=1e-5)
     assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
@@ -64,10 +77,9 @@ def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
 
 def test_a_bridge_to_a_drawn_picture_still_leads_to_the_target() -> None:
     torch.manual_seed(0)
-    target, source, drawn, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
+    target, source, drawn, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(5))
     level = torch.tensor([200])
-    levels = bridge.Levels(level, np.array([500]), torch.tensor([0.25]), torch.tensor([False]))
-    sample, velocity, _ = bridge.noised(target, source, levels, noise, drawn)
+    sample, velocity, _ = bridge.noised(target, source, mean, levels_of([200], [500], 0.25), noise, drawn)
     a, s = bridge.SIGNAL[200], bridge.NOISE[200]
     assert torch.allclose(sample, a * (0.75 * drawn + 0.25 * source) + s * noise, atol=1e-5)
     assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
@@ -77,22 +89,54 @@ def test_a_blind_sample_holds_nothing_of_the_picture_and_leads_to_it() -> None:
     torch.manual_seed(0)
     target, noise = (torch.randn(1, 4, 8, 8) for _ in range(2))
     level = torch.tensor([990])
-    blind = bridge.Levels(level, level.numpy(), torch.zeros(1), torch.tensor([True]))
-    sample, velocity, _ = bridge.noised(target, target, blind, noise)
+    blind = levels_of([990], [990], 0.0, blind=True)
+    sample, velocity, _ = bridge.noised(target, target, target, blind, noise)
     assert torch.allclose(sample, bridge.NOISE[990] * noise)
     assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
 
 
 def test_what_is_left_of_the_source_shrinks_with_sigma() -> None:
     levels = bridge.draw_levels(np.random.default_rng(0), 500, 1.0)
-    expected = bridge.SIGMA[levels.level] / bridge.SIGMA[torch.from_numpy(levels.start)]
-    assert torch.allclose(levels.lam, expected)
-    assert (levels.start >= np.maximum(bridge.FULL, levels.level.numpy())).all()
+    shrunk = bridge.SIGMA[levels.level] / bridge.SIGMA[torch.from_numpy(levels.start)]
+    assert (levels.lam <= shrunk + 1e-6).all()  # as Euler leaves it ...
+    assert (levels.lam >= shrunk**2 - 1e-6).all()  # ... or Euler a
+    assert (levels.start >= np.maximum(bridge.LOWEST, levels.level.numpy())).all()
     assert float(levels.lam.max()) == 1.0
 
 
+def test_a_low_start_leads_a_part_of_the_way_to_the_style() -> None:
+    parts = bridge.part_of_the_way(np.array([0, 150, 300, bridge.FULL, 900]))
+    assert parts[0] == 0
+    assert (np.diff(parts) >= 0).all()
+    assert parts[3:].tolist() == [1, 1]
+    torch.manual_seed(0)
+    target, source, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
+    sample, velocity, _ = bridge.noised(target, source, mean, levels_of([100], [150], 0.5), noise)
+    led = bridge.clean(sample, velocity, torch.tensor([100]))
+    assert torch.allclose(led, source + float(parts[1]) * (target - source), atol=1e-4)
+
+
+def test_an_overshot_bridge_lies_beyond_the_picture_and_leads_back() -> None:
+    torch.manual_seed(0)
+    target, source, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
+    sample, velocity, weight = bridge.noised(target, source, mean, levels_of([200], [500], 0.0, over=3.0), noise)
+    a, s = bridge.SIGNAL[200], bridge.NOISE[200]
+    assert torch.allclose(sample, a * (target + 3 * (target - mean)) + s * noise, atol=1e-4)
+    assert torch.allclose(bridge.clean(sample, velocity, torch.tensor([200])), target, atol=1e-3)
+    _, _, straight = bridge.noised(target, source, mean, levels_of([200], [500], 0.0), noise)
+    assert weight < straight
+
+
+def test_only_bridges_on_their_way_overshoot() -> None:
+    levels = bridge.draw_levels(np.random.default_rng(0), 500, 0.8)
+    assert float(levels.over[levels.lam == 1].abs().max()) == 0
+    assert float(levels.over[levels.lam == 0].abs().max()) == 0
+    assert 0 < float(levels.over.max()) <= bridge.OVERSHOOT
+
+
 def test_source_in_other_colours_comes_only_from_high_starts() -> None:
-    assert bridge.recolour_chance(np.array([300, 550, 750, 900])).tolist() == [0, 0, 0.5, 0.5]
+    most = bridge.RECOLOURED
+    assert bridge.recolour_chance(np.array([300, 575, 640, 900])).tolist() == [0, 0, most, most]
 
 
 def test_caption_always_names_what_it_must() -> None:
@@ -125,15 +169,39 @@ def test_sleeve_ends_where_the_outfit_says() -> None:
     assert found.tolist() == [Region.TOP, Region.SKIN]
 
 
+def test_caption_names_the_hand() -> None:
+    palette = choose_palette(np.random.default_rng(1), "tan", True)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        said = captions.caption(facts(), palette.names, "ink", rng, hand=stylist.Hand(line=1, colour=-1))
+        assert any(words in said for words in captions.HAND_WORDS["line", 1])
+        assert any(words in said for words in captions.HAND_WORDS["colour", -1])
+
+
 @pytest.mark.parametrize("style", list(stylist.STYLES))
-def test_every_style_draws_the_same_picture_from_the_same_seed(style: str) -> None:
+def test_every_style_follows_from_the_scene_and_the_hand_alone(style: str) -> None:
     drawn = scene()
     guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
-    first = stylist.stylise(guide, style, np.random.default_rng(6))
+    first = stylist.stylise(guide, style)
     assert first.shape == (256, 256, 3)
     assert first.dtype == np.uint8
-    assert np.array_equal(first, stylist.stylise(guide, style, np.random.default_rng(6)))
+    assert np.array_equal(first, stylist.stylise(guide, style))
     assert first.std() > 5
+    other = stylist.stylise(guide, style, stylist.Hand(line=1, colour=-1))
+    assert np.abs(other.astype(int) - first).mean() > 0.05
+
+
+def test_a_moved_scene_gives_the_same_strokes() -> None:
+    drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
+    by = 2 * stylist.PERIOD
+    moved = replace(
+        drawn, **{name: np.roll(getattr(drawn, name), by, 1) for name in ("ids", "normal", "depth", "shade")}
+    )
+    for style in stylist.STYLES:
+        first = stylist.stylise(stylist.make_guide(drawn, palette), style).astype(int)
+        second = stylist.stylise(stylist.make_guide(moved, palette), style)
+        shift = by * stylist.PICTURE // SIZE
+        assert np.abs(np.roll(first, shift, 1) - second)[:, 24:-24].max() <= 2, style
 
 
 def test_a_drawing_is_as_bright_as_the_render_shows_the_scene() -> None:
@@ -150,11 +218,13 @@ def test_a_drawing_is_as_bright_as_the_render_shows_the_scene() -> None:
 
 
 def test_half_tone_repeats_every_two_latents() -> None:
-    guide = stylist.make_guide(scene(), choose_palette(np.random.default_rng(5), "tan", False))
-    sky = stylist.stylise(guide, "comic", np.random.default_rng(6))[:32].astype(int)
-    assert sky.std() > 5
-    assert np.abs(sky[:, 8:] - sky[:, :-8]).max() <= 1
-    assert np.abs(sky[8:] - sky[:-8]).max() <= 1
+    drawn = scene()
+    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    guide.light[:] = 0.2
+    inside = stylist.stylise(guide, "comic")[96:160, 96:160].astype(int)
+    assert inside.std() > 5
+    assert np.abs(inside[:, 8:] - inside[:, :-8]).max() <= 1
+    assert np.abs(inside[8:] - inside[:-8]).max() <= 1
 
 
 def test_light_is_found_from_the_shading() -> None:
