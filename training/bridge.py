@@ -33,10 +33,10 @@ BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL, USUALLY = (430, 680), 0.5  # the starts that artists use most, and their share
 FIRST = 0.4  # share of bridges at their start: one call of many, but the one that sees the source as it is
-# Of the loss in units of the clean latent's squared error. Bridges to the model's own pictures and overshot ones have
-# the lower one, as their error at low levels can't be mended any more.
-WEIGHT_CAP, LOW_WEIGHT_CAP = 60.0, 15.0
-OVERSHOT, OVERSHOOT = 0.3, 8.0  # share of bridges, of those not at their start, and by how much at most
+# Of the loss in units of the clean latent's squared error. Bridges to the model's own pictures have a lower one, as the
+# error at low levels can't be mended any more; overshot ones the lowest, or their great errors would drown all others.
+WEIGHT_CAP, OWN_WEIGHT_CAP, OVERSHOT_WEIGHT_CAP = 60.0, 15.0, 2.0
+OVERSHOT, OVERSHOOT = 0.25, 8.0  # share of bridges, of those not at their start, and by how much at most
 RECOLOUR, RECOLOURED = (575, 640), 0.6  # the starts where other colours in the source begin, and their greatest share
 
 
@@ -108,8 +108,8 @@ def noised(
     between = ahead + levels.lam.view(-1, 1, 1, 1) * (source - ahead) + levels.over.view(-1, 1, 1, 1) * (end - mean)
     sample = torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
     velocity = (a * sample - end) / s
-    low = levels.over.view(-1, 1, 1, 1) > 0 if drawn is None else torch.ones_like(a, dtype=torch.bool)
-    cap = torch.where(low, LOW_WEIGHT_CAP, WEIGHT_CAP)
+    usual = WEIGHT_CAP if drawn is None else OWN_WEIGHT_CAP
+    cap = torch.where(levels.over.view(-1, 1, 1, 1) > 0, OVERSHOT_WEIGHT_CAP, usual)
     weight = torch.minimum(1 + (SCALE * a / s).square(), cap) * (s / SCALE).square()
     return sample, velocity, weight
 

@@ -39,7 +39,7 @@ SEED = 9
 RATE = 8e-4
 WARM = 150  # steps
 BRIDGED = 0.8  # share of samples that come from a source picture
-OWN = 0.25  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
+OWN = 0.1  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
 EMPTY, JUNK_ONLY = 0.12, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
@@ -287,7 +287,8 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise)
     predicted = model(sample, level, tokens_of(tokenizer, batch.captions))
     end = clean(sample, velocity, level)
-    error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))[level.argsort()] / SCALE**2
+    error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
+    error = error[level.argsort()][(batch.levels.over == 0)[level.argsort()]]
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 

@@ -194,9 +194,8 @@ def test_every_style_follows_from_the_scene_and_the_hand_alone(style: str) -> No
 def test_a_moved_scene_gives_the_same_strokes() -> None:
     drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
     by = 2 * stylist.PERIOD
-    moved = replace(
-        drawn, **{name: np.roll(getattr(drawn, name), by, 1) for name in ("ids", "normal", "depth", "shade")}
-    )
+    buffers = (np.roll(buffer, by, 1) for buffer in (drawn.ids, drawn.normal, drawn.depth, drawn.shade))
+    moved = Scene(*buffers, drawn.facts)
     for style in stylist.STYLES:
         first = stylist.stylise(stylist.make_guide(drawn, palette), style).astype(int)
         second = stylist.stylise(stylist.make_guide(moved, palette), style)
