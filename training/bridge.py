@@ -34,8 +34,9 @@ LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL, USUALLY = (430, 680), 0.5  # the starts that artists use most, and their share
 FIRST = 0.4  # share of bridges at their start: one call of many, but the one that sees the source as it is
 # Of the loss in units of the clean latent's squared error. Bridges to the model's own pictures have a lower one, as the
-# error at low levels can't be mended any more; overshot ones the lowest, or their great errors would drown all others.
-WEIGHT_CAP, OWN_WEIGHT_CAP, OVERSHOT_WEIGHT_CAP = 60.0, 15.0, 2.0
+# error at low levels can't be mended any more; overshot ones and those without a prompt the lowest, or their great
+# errors, which nothing mends, would drown all others.
+WEIGHT_CAP, OWN_WEIGHT_CAP, VAGUE_WEIGHT_CAP = 60.0, 15.0, 2.0
 OVERSHOT, OVERSHOOT = 0.25, 8.0  # share of bridges, of those not at their start, and by how much at most
 RECOLOUR, RECOLOURED = (575, 640), 0.6  # the starts where other colours in the source begin, and their greatest share
 
@@ -61,6 +62,7 @@ class Levels:
     way: Tensor  # the part of the way from source to style that the bridge leads, 0 to 1
     over: Tensor  # by how much guidance has overshot, 0 to OVERSHOOT
     blind: Tensor  # bool: nothing of the picture is left
+    vague: Tensor  # bool: what the picture shall be can't be known for sure
 
 
 def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
@@ -76,7 +78,7 @@ def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
     blind = ~bridge & (level >= BLIND) & (rng.random(count) < BLINDED)
     overshot = bridge & (level < start) & (rng.random(count) < OVERSHOT)
     over = np.where(overshot, OVERSHOOT * rng.random(count) ** 2 * (1 - lam), 0.0).astype(np.float32)
-    return Levels(torch.from_numpy(level), start, *map(torch.from_numpy, (lam, way, over, blind)))
+    return Levels(torch.from_numpy(level), start, *map(torch.from_numpy, (lam, way, over, blind, overshot)))
 
 
 def part_of_the_way(start: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -109,7 +111,7 @@ def noised(
     sample = torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
     velocity = (a * sample - end) / s
     usual = WEIGHT_CAP if drawn is None else OWN_WEIGHT_CAP
-    cap = torch.where(levels.over.view(-1, 1, 1, 1) > 0, OVERSHOT_WEIGHT_CAP, usual)
+    cap = torch.where(levels.vague.view(-1, 1, 1, 1), VAGUE_WEIGHT_CAP, usual)
     weight = torch.minimum(1 + (SCALE * a / s).square(), cap) * (s / SCALE).square()
     return sample, velocity, weight
 
@@ -117,7 +119,7 @@ def noised(
 def at_start(levels: Levels) -> Levels:
     """Return the same bridges where they begin."""
     start, none = torch.from_numpy(levels.start), torch.zeros_like(levels.over)
-    return Levels(start, levels.start, torch.ones_like(levels.lam), levels.way, none, levels.blind)
+    return Levels(start, levels.start, torch.ones_like(levels.lam), levels.way, none, levels.blind, levels.vague)
 
 
 def clean(sample: Tensor, velocity: Tensor, level: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import asdict
 from typing import Any
@@ -193,6 +194,27 @@ def full_caption(facts: dict[str, Any], colours: dict[str, str], style: str) -> 
     parts.append(background(facts, colours))
     parts += [article(f"{colours[f'prop {i}']} {kind}") for i, kind in enumerate(facts["props"][:2])]
     return ", ".join([*parts, facts["framing"], *filter(None, [view(facts)])])
+
+
+def phrases(facts: dict[str, Any], colours: dict[str, str], said: str) -> dict[str, tuple[int, int]]:
+    """Return where a caption gives a part its colour, from the colour's first letter to behind the part's word."""
+    outfit = facts["outfit"]
+    nouns = {
+        "top": (outfit["top"], *TOP_WORDS.get(outfit["top"], ())),
+        "bottom": (outfit["bottom"],),
+        "jacket": ("jacket",),
+        "hair": ("hair", "afro", "bob"),
+        "sky": ("background", "sky"),
+        "wall": ("walls",),
+        "ground": ("ground", "floor"),
+    }
+    found = {}
+    for part, words in nouns.items():
+        ends = "|".join(map(re.escape, words))
+        match = re.search(rf"\b{re.escape(colours[part])}\b[^,]*?\b(?:{ends})\b", said)
+        if match:
+            found[part] = match.span()
+    return found
 
 
 def caption(

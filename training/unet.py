@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training.bridge import SCALE, Levels, at_start, clean, draw_levels, noised, recolour_chance
-from training.captions import caption, junk
+from training.captions import caption, junk, phrases
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch
 from training.encode import Latents, open_latents
 from training.pictures import COLOURINGS, STYLES_EACH
@@ -65,8 +67,10 @@ NAMED = {
     "ground": tuple(GROUND),
 }
 DRAWN_AS = ("render", *STYLES)
-READING = 0.1
+COLOURS = tuple(dict.fromkeys(name for names in NAMED.values() for name in names))
+READING = 0.3
 UNSAID = -100
+WORDS_RATE, WORDS_A_STEP = 1.5e-3, 64
 
 
 class Denoiser(nn.Module):
@@ -158,38 +162,52 @@ def lay_noise_highway(unet: UNet2DConditionModel, gain: float = 0.6) -> None:
         last.weight[channel, channel, 1, 1], last.weight[channel, latent + channel, 1, 1] = gain, -gain
 
 
-class Readers(nn.Module):
-    """Tells regions from the UNet's features and what was said from its pooled prompt; learns beside, isn't shipped."""
+@dataclass
+class Told:
+    """What captions (N) say, as numbers."""
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    whole: Tensor  # N×(1 + NAMED): the style, and the colour of each part, or UNSAID
+    words: Tensor  # N×77×2: which part a token speaks of and in which colour, from 1; 0 of none, UNSAID behind the end
+
+
+class Readers(nn.Module):
+    """Tells regions from the UNet's features, and from the prompt what it says; learns beside, isn't shipped."""
+
+    def __init__(self, model: Denoiser) -> None:
         super().__init__()
+        unet = model.unet
         answers = len(DRAWN_AS) + sum(map(len, NAMED.values()))
         self.regions = nn.Sequential(nn.GroupNorm(1, CHANNELS[2]), nn.Conv2d(CHANNELS[2], REGION_COUNT, 1))
         self.said = nn.Sequential(nn.LayerNorm(TIME_WIDTH), nn.Linear(TIME_WIDTH, answers))
-        self.features: list[Tensor] = []
-        self.prompts: list[Tensor] = []
-        unet.up_blocks[1].register_forward_hook(lambda *call: self.features.append(call[2]))
-        unet.add_embedding.register_forward_hook(lambda *call: self.prompts.append(call[2]))
+        self.parts = nn.Linear(TEXT_WIDTH, 1 + len(NAMED))
+        self.colours = nn.Linear(TEXT_WIDTH, 1 + len(COLOURS))
+        self.seen: dict[str, Tensor] = {}  # of the last call
+        for name, part in (("features", unet.up_blocks[1]), ("prompts", unet.add_embedding), ("words", model.text)):
+            part.register_forward_hook(partial(self._keep, name))
 
-    def loss(self, regions: Tensor, said: Tensor) -> Tensor:
-        """Return the cross-entropy of the last call's readings: regions (N×H×W), what was said (N×parts, or UNSAID)."""
-        read = self.regions(self.features.pop().float())
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.seen[name] = output.last_hidden_state if name == "words" else output
+
+    def misseen(self, regions: Tensor) -> Tensor:
+        """Return the cross-entropy of the regions (N×H×W) read from the last call's features."""
+        read = self.regions(self.seen["features"].float())
         step = regions.shape[-1] // read.shape[-1]
         wrong: Tensor = cross_entropy(read, regions[:, step // 2 :: step, step // 2 :: step])
-        prompts = self.said(self.prompts.pop().float())
-        begin = 0
-        for part, names in enumerate((DRAWN_AS, *NAMED.values())):
-            if (said[:, part] != UNSAID).any():
-                scores = prompts[:, begin : begin + len(names)]
-                wrong = wrong + cross_entropy(scores, said[:, part], ignore_index=UNSAID)
-            begin += len(names)
-        self.forget()
         return wrong
 
-    def forget(self) -> None:
-        """Let go of what earlier calls left."""
-        self.features.clear()
-        self.prompts.clear()
+    def misread(self, told: Told) -> Tensor:
+        """Return the cross-entropy of what is read from the last words and whole prompts, summed over the parts."""
+        words, prompts = self.seen["words"].float(), self.said(self.seen["prompts"].float())
+        wrong = cross_entropy(self.parts(words).transpose(1, 2), told.words[..., 0], ignore_index=UNSAID)
+        wrong = wrong + cross_entropy(self.colours(words).transpose(1, 2), told.words[..., 1], ignore_index=UNSAID)
+        whole = told.whole.repeat_interleave(len(prompts) // len(told.whole), 0)
+        begin = 0
+        for part, names in enumerate((DRAWN_AS, *NAMED.values())):
+            if (whole[:, part] != UNSAID).any():
+                scores = prompts[:, begin : begin + len(names)]
+                wrong = wrong + cross_entropy(scores, whole[:, part], ignore_index=UNSAID)
+            begin += len(names)
+        return wrong
 
 
 @dataclass
@@ -202,15 +220,44 @@ class Batch:
     levels: Levels
     captions: list[str]
     regions: Tensor  # N×H×W int64
-    said: Tensor  # N×(1 + NAMED) int64: which style and colours the caption says, or UNSAID
+    told: Told
+    tokens: Tensor
 
 
-def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count: int, size: int) -> Batch:
+@dataclass
+class Pictured:
+    """One picture of a record: its scene's facts, which colouring, and which style (0 is the render)."""
+
+    facts: dict[str, Any]
+    colouring: int
+    style: int
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The names of its colours."""
+        names: dict[str, str] = self.facts["colours"][self.colouring]
+        return names
+
+    @property
+    def drawn_as(self) -> str:
+        """The name of its style."""
+        return "render" if self.style == 0 else str(self.facts["styles"][self.style - 1])
+
+    def caption(self, rng: np.random.Generator, recoloured: bool) -> str:
+        """Draw a caption; of a recoloured picture it names what has changed."""
+        hand = PLAIN if self.style == 0 else Hand(**self.facts["hands"][self.style - 1])
+        must = tuple(self.facts["changed"]) if recoloured else ()
+        return caption(self.facts, self.colours, self.drawn_as, rng, must, hand)
+
+
+def draw_batch(
+    latents: Latents, tokenizer: CLIPTokenizer, rng: np.random.Generator, records: range, count: int, size: int
+) -> Batch:
     """Draw samples; a source in other colours makes the caption say the target's."""
     levels = draw_levels(rng, count, BRIDGED)
     recoloured = (rng.random(count) < recolour_chance(levels.start)) & (levels.lam > 0).numpy()
     each = CROPS_A_PICTURE if size == CROP else 1
-    targets, sources, means, captions, regions, said = [], [], [], [], [], []
+    targets, sources, means, captions, regions, pictures = [], [], [], [], [], []
     for first in range(0, count, each):
         number = int(rng.integers(records.start, records.stop))
         record, facts = latents.records[number], latents.facts[number]
@@ -226,9 +273,10 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
         elif dice < EMPTY + JUNK_ONLY:
             captions.append(", ".join(junk(rng, int(rng.integers(1, 6)))))
         else:
-            captions.append(_caption(facts, colouring, style, rng, tuple(facts["changed"]) if others.any() else ()))
+            captions.append(Pictured(facts, colouring, style).caption(rng, others.any()))
         silent = dice < EMPTY + JUNK_ONLY
-        told = [UNSAID] * (1 + len(NAMED)) if silent else _told(captions[-1], facts, colouring, style)
+        levels.vague[first : first + each] |= silent
+        pictures.append(None if silent else Pictured(facts, colouring, style))
         for other in others:
             source_style = 0
             if rng.random() < OTHER_SOURCE:
@@ -240,34 +288,64 @@ def draw_batch(latents: Latents, rng: np.random.Generator, records: range, count
             sources.append(record[(worn, source_style, slice(None), *window)])
             means.append(record[(worn, meant, slice(None), *window)].astype(np.float32).mean(0))
             regions.append(latents.regions[number][window])
-            said.append(told)
     target, source, mean = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources, means))
     maps = torch.from_numpy(np.stack(regions).astype(np.int64))
-    return Batch(target, source, mean, levels, captions, maps, torch.tensor(said))
+    told = told_by(tokenizer, captions, pictures)
+    return Batch(target, source, mean, levels, captions, maps, told, tokens_of(tokenizer, captions))
 
 
-def _caption(facts: dict[str, Any], colouring: int, style: int, rng: np.random.Generator, must: tuple[str, ...]) -> str:
-    name, hand = ("render", PLAIN) if style == 0 else (facts["styles"][style - 1], Hand(**facts["hands"][style - 1]))
-    return caption(facts, facts["colours"][colouring], name, rng, must, hand)
+def told_by(tokenizer: CLIPTokenizer, captions: list[str], pictures: list[Pictured | None]) -> Told:
+    """Return what captions say of their pictures; nothing where there is no picture that they speak of."""
+    found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_offsets_mapping=True)
+    whole, words = [], []
+    for said, picture, spans in zip(captions, pictures, found.offset_mapping, strict=True):
+        places, line = np.array(spans), [UNSAID] * (1 + len(NAMED))
+        of_token = np.zeros((LENGTH, 2), np.int64)
+        of_token[places[:, 1] == 0] = UNSAID
+        if picture is not None:
+            line[0] = DRAWN_AS.index(picture.drawn_as)
+            for part, (begin, end) in phrases(picture.facts, picture.colours, said).items():
+                number, colour = list(NAMED).index(part), picture.colours[part]
+                line[1 + number] = NAMED[part].index(colour)
+                of_token[(places[:, 0] < end) & (places[:, 1] > begin)] = 1 + number, 1 + COLOURS.index(colour)
+        whole.append(line)
+        words.append(of_token)
+    return Told(torch.tensor(whole), torch.from_numpy(np.stack(words)))
 
 
-def _told(said: str, facts: dict[str, Any], colouring: int, style: int) -> list[int]:
-    """Return the numbers of style and colours as a caption says them."""
-    colours = facts["colours"][colouring]
-    seen = {"wall": facts["setting"] == "room", "sky": facts["setting"] != "room", "jacket": facts["outfit"]["jacket"]}
-    told = [DRAWN_AS.index("render" if style == 0 else facts["styles"][style - 1])]
-    for part, names in NAMED.items():
-        is_said = seen.get(part, True) and colours[part] in said
-        told.append(names.index(colours[part]) if is_said else UNSAID)
-    return told
+def teach_words(model: Denoiser, readers: Readers, tokenizer: CLIPTokenizer, latents: Latents, seconds: float) -> None:
+    """Train the text encoder, and the way of the whole prompt into the UNet, on captions alone."""
+    taught = [model.text, model.unet.add_embedding, readers.said, readers.parts, readers.colours]
+    optimiser = torch.optim.AdamW([p for part in taught for p in part.parameters()], lr=WORDS_RATE, weight_decay=1e-3)
+    rng, began, running, step = np.random.default_rng(SEED), time.monotonic(), 0.0, 0
+    while (spent := time.monotonic() - began) < seconds:
+        some = rng.integers(len(latents) - KEPT_BACK, size=WORDS_A_STEP)
+        pictures: list[Pictured | None] = [
+            Pictured(latents.facts[i], int(rng.integers(COLOURINGS)), int(rng.integers(1 + STYLES_EACH))) for i in some
+        ]
+        captions = [picture.caption(rng, True) for picture in pictures if picture]
+        told = told_by(tokenizer, captions, pictures)
+        longest = int((told.words[..., 0] != UNSAID).sum(1).max()) + 2  # with the marks of beginning and end
+        told.words = told.words[:, :longest]
+        model.unet.add_embedding(model.text(tokens_of(tokenizer, captions)[:, :longest]).last_hidden_state)
+        wrong = readers.misread(told)
+        optimiser.param_groups[0]["lr"] = WORDS_RATE * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
+        optimiser.zero_grad(set_to_none=True)
+        wrong.backward()
+        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
+        optimiser.step()
+        step += 1
+        running = float(wrong.detach()) if not running else 0.95 * running + 0.05 * float(wrong.detach())
+        if step % 50 == 0:
+            logger.info("words: step %d, misread %.3f", step, running)
 
 
 @torch.no_grad()
-def drawn_by(model: Denoiser, batch: Batch, tokens: Tensor) -> Tensor:
+def drawn_by(model: Denoiser, batch: Batch) -> Tensor:
     """Return the clean latents that the model makes of the sources in one call; targets where there is no bridge."""
     start = at_start(batch.levels)
     sample, _, _ = noised(batch.target, batch.source, batch.mean, start, torch.randn_like(batch.target))
-    pictures = clean(sample, model(sample, start.level, tokens), start.level)
+    pictures = clean(sample, model(sample, start.level, batch.tokens), start.level)
     return torch.where((batch.levels.lam > 0).view(-1, 1, 1, 1), pictures, batch.target)
 
 
@@ -281,14 +359,14 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     """Return the weighted loss on records kept back, and the clean latent's error by quarter of the levels."""
     rng = np.random.default_rng(0)
     kept = range(len(latents) - KEPT_BACK, len(latents))
-    batch = draw_batch(latents, rng, kept, VALIDATED, CROP)
+    batch = draw_batch(latents, tokenizer, rng, kept, VALIDATED, CROP)
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
     level = batch.levels.level
     sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise)
-    predicted = model(sample, level, tokens_of(tokenizer, batch.captions))
+    predicted = model(sample, level, batch.tokens)
     end = clean(sample, velocity, level)
     error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
-    error = error[level.argsort()][(batch.levels.over == 0)[level.argsort()]]
+    error = error[level.argsort()][~batch.levels.vague[level.argsort()]]
     quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 
@@ -300,6 +378,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--cooldown", type=float, default=0, help="seconds at its end in which the rate falls to nothing"
     )
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
+    parser.add_argument("--words", type=float, default=0, help="seconds before it to learn to read captions alone")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -315,7 +394,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         model.float()  # the folder is fp16
     model.to(memory_format=torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.999)
-    readers = Readers(model.unet)
+    readers = Readers(model)
     trained = [*model.parameters(), *readers.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds)
@@ -323,6 +402,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     latents = open_latents(cache)
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
+    if options.words:
+        teach_words(model, readers, tokenizer, latents, options.words)
+        average.module.load_state_dict(model.state_dict())
     running = misread = 0.0
     for due in stretch.steps():
         rng = stretch.rng(SEED)
@@ -333,14 +415,13 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
             group["lr"] = rate * min(1.0, stretch.left / options.cooldown) if options.cooldown else rate
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
-        batch = draw_batch(latents, rng, range(len(latents) - KEPT_BACK), count, size)
-        tokens = tokens_of(tokenizer, batch.captions)
-        drawn = drawn_by(average.module, batch, tokens) if rng.random() < OWN else None
+        batch = draw_batch(latents, tokenizer, rng, range(len(latents) - KEPT_BACK), count, size)
+        drawn = drawn_by(average.module, batch) if rng.random() < OWN else None
         noise = torch.randn_like(batch.target)
         sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise, drawn)
-        wrong = model(sample, batch.levels.level, tokens) - velocity
+        wrong = model(sample, batch.levels.level, batch.tokens) - velocity
         loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
-        reading = readers.loss(batch.regions, batch.said)
+        reading = readers.misseen(batch.regions) + readers.misread(batch.told)
         optimiser.zero_grad(set_to_none=True)
         (loss + READING * reading).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

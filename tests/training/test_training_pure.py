@@ -50,14 +50,11 @@ def scene() -> Scene:
 def levels_of(level: list[int], start: list[int], lam: float, over: float = 0.0, blind: bool = False) -> bridge.Levels:
     count, starts = len(level), np.array(start)
     way = torch.from_numpy(bridge.part_of_the_way(starts)).float()
-    return bridge.Levels(
-        torch.tensor(level),
-        starts,
-        torch.full((count,), lam),
-        way,
-        torch.full((count,), over),
-        torch.tensor([blind] * count),
-    )
+
+    def each(value: float | bool) -> torch.Tensor:
+        return torch.full((count,), value)
+
+    return bridge.Levels(torch.tensor(level), starts, each(lam), way, each(over), each(blind), each(over > 0))
 
 
 def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
@@ -280,3 +277,16 @@ def test_measures_of_equal_pictures() -> None:
     assert measures.similarity(picture, picture) == pytest.approx(1)
     assert measures.edge_overlap(picture, picture) == 1
     assert measures.rank_correlation([0.2, 0.4, 0.8], [1.0, 5.0, 6.0]) == pytest.approx(1)
+
+
+def test_phrases_of_a_caption_are_where_parts_get_their_colours() -> None:
+    known = facts()
+    said = "ink drawing of an old man, red and white striped t-shirt, wearing a blue trousers, gray short hair, teal sky"
+    colours = {"top": "red", "bottom": "blue", "hair": "gray", "sky": "teal", "jacket": "red", "wall": "pink"}
+    found = captions.phrases(known, colours | {"ground": "green"}, said)
+    assert {part: said[slice(*span)] for part, span in found.items()} == {
+        "top": "red and white striped t-shirt",
+        "bottom": "blue trousers",
+        "hair": "gray short hair",
+        "sky": "teal sky",
+    }
