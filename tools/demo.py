@@ -28,6 +28,7 @@ POSE = "Dancing"
 PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, light blue background"
 NEW_GARMENT = "a woman, dancing, plain red t-shirt, blue trousers, short red hair, light blue background"
 CFG = 1.0
+SAMPLER = "Euler"
 DENOISING = 0.5
 REPAINTING = 0.75
 WIDENING = 0.25
@@ -118,6 +119,7 @@ def generate(demo: Demo) -> Array:
     settings.diffusion.style = "anime illustration of {prompt}"
     settings.diffusion.prompt = PROMPT
     settings.diffusion.cfg_scale = CFG
+    settings.diffusion.sampler = SAMPLER
     settings.diffusion.seed = SEED
     settings.img2img.denoising_strength = DENOISING
     bpy.ops.viewport_diffusion.generate()

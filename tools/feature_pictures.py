@@ -51,6 +51,7 @@ SHARED: dict[str, Any] = {
     "width": SIDE,
     "height": SIDE,
     "cfg_scale": 1.0,
+    "sampler": "Euler",
     "seed": 4,
 }
 

@@ -37,7 +37,7 @@ FIRST = 0.4  # share of bridges at their start: one call of many, but the one th
 # error at low levels can't be mended any more; overshot ones and those without a prompt the lowest, or their great
 # errors, which nothing mends, would drown all others.
 WEIGHT_CAP, OWN_WEIGHT_CAP, VAGUE_WEIGHT_CAP = 60.0, 15.0, 2.0
-OVERSHOT, OVERSHOOT = 0.25, 8.0  # share of bridges, of those not at their start, and by how much at most
+OVERSHOT, OVERSHOOT = 0.15, 8.0  # share of bridges, of those not at their start, and by how much at most
 RECOLOUR, RECOLOURED = (575, 640), 0.6  # the starts where other colours in the source begin, and their greatest share
 
 

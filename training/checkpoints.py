@@ -51,8 +51,8 @@ def load(path: Path) -> dict[str, Any] | None:
 class Stretch:
     """One stretch of a training that goes on over many: its clock, its checkpoints and its end.
 
-    The training state is `model`, `average` and `optimiser`; the random numbers start anew from (seed, step), so a
-    stretch resumed at a step draws what it would have drawn.
+    The training state is `model`, `average`, `optimiser` and what learns `beside`; the random numbers start anew from
+    (seed, step), so a stretch resumed at a step draws what it would have drawn.
     """
 
     def __init__(
@@ -63,8 +63,10 @@ class Stretch:
         optimiser: torch.optim.Optimizer,
         seconds: float,
         every: float = 240,
+        beside: nn.Module | None = None,
     ) -> None:
         self.path, self.model, self.average, self.optimiser = path, model, average, optimiser
+        self.beside = beside or nn.Identity()
         self.seconds, self.every = seconds, every
         self.step, self.samples, self.spent = 0, 0, 0.0
         self.stopped = False
@@ -74,6 +76,7 @@ class Stretch:
             model.load_state_dict(stored["model"])
             average.module.load_state_dict(stored["average"])
             optimiser.load_state_dict(stored["optimiser"])
+            self.beside.load_state_dict(stored["beside"])
             self.step, self.samples, self.spent = stored["step"], stored["samples"], stored["spent"]
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -100,6 +103,7 @@ class Stretch:
             "model": self.model.state_dict(),
             "average": self.average.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "beside": self.beside.state_dict(),
             "step": self.step,
             "samples": self.samples,
             "spent": self.elapsed,

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from training.autoencoder import Coder
@@ -40,7 +40,7 @@ def pipeline(cache: Path) -> StableDiffusionPipeline:
     if stored is None:
         raise FileNotFoundError("Train the UNet first: python -m training unet")
     model.load_state_dict(stored["average"])
-    scheduler = EulerAncestralDiscreteScheduler(
+    scheduler = EulerDiscreteScheduler(  # one that adds noise at every step leaves grain
         beta_schedule="scaled_linear",
         beta_start=BETAS[0],
         beta_end=BETAS[1],

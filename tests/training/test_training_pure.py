@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 
-from training import bridge, captions, measures, stylist  # noqa: E402
+from training import bridge, captions, checkpoints, measures, stylist  # noqa: E402
 from training.buffers import SIZE, Scene, load_scene, save_scene  # noqa: E402
 from training.regions import Region, choose_palette, recoloured  # noqa: E402
 from training.wardrobe import choose_outfit, cloth_regions  # noqa: E402
@@ -281,7 +282,7 @@ def test_measures_of_equal_pictures() -> None:
 
 def test_phrases_of_a_caption_are_where_parts_get_their_colours() -> None:
     known = facts()
-    said = "ink drawing of an old man, red and white striped t-shirt, wearing a blue trousers, gray short hair, teal sky"
+    said = "ink drawing of a man, red and white striped t-shirt, wearing a blue trousers, gray short hair, teal sky"
     colours = {"top": "red", "bottom": "blue", "hair": "gray", "sky": "teal", "jacket": "red", "wall": "pink"}
     found = captions.phrases(known, colours | {"ground": "green"}, said)
     assert {part: said[slice(*span)] for part, span in found.items()} == {
@@ -290,3 +291,19 @@ def test_phrases_of_a_caption_are_where_parts_get_their_colours() -> None:
         "hair": "gray short hair",
         "sky": "teal sky",
     }
+
+
+def test_a_stretch_goes_on_with_all_that_has_been_learnt(tmp_path: Path) -> None:
+    def begun() -> tuple[torch.nn.Linear, torch.nn.Linear, checkpoints.Stretch]:
+        model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+        optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
+        average = checkpoints.Averaged(model, 0.9)
+        return model, beside, checkpoints.Stretch(tmp_path / "a.pt", model, average, optimiser, 10, beside=beside)
+
+    model, beside, stretch = begun()
+    stretch.step = 7
+    stretch.store()
+    again, beside_again, resumed = begun()
+    assert resumed.step == 7
+    assert torch.equal(again.weight, model.weight)
+    assert torch.equal(beside_again.weight, beside.weight)
