@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def levels_of(level: list[int], start: list[int], lam: float, over: float = 0.0,
     count, starts = len(level), np.array(start)
     way = torch.from_numpy(bridge.part_of_the_way(starts)).float()
 
-    def each(value: float | bool) -> torch.Tensor:
+    def each(value: float | bool) -> Any:
         return torch.full((count,), value)
 
     return bridge.Levels(torch.tensor(level), starts, each(lam), way, each(over), each(blind), each(over > 0))
@@ -192,8 +193,13 @@ def test_every_style_follows_from_the_scene_and_the_hand_alone(style: str) -> No
 def test_a_moved_scene_gives_the_same_strokes() -> None:
     drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
     by = 2 * stylist.PERIOD
-    buffers = (np.roll(buffer, by, 1) for buffer in (drawn.ids, drawn.normal, drawn.depth, drawn.shade))
-    moved = Scene(*buffers, drawn.facts)
+    moved = replace(
+        drawn,
+        ids=np.roll(drawn.ids, by, 1),
+        normal=np.roll(drawn.normal, by, 1),
+        depth=np.roll(drawn.depth, by, 1),
+        shade=np.roll(drawn.shade, by, 1),
+    )
     for style in stylist.STYLES:
         first = stylist.stylise(stylist.make_guide(drawn, palette), style).astype(int)
         second = stylist.stylise(stylist.make_guide(moved, palette), style)
@@ -294,16 +300,19 @@ def test_phrases_of_a_caption_are_where_parts_get_their_colours() -> None:
 
 
 def test_a_stretch_goes_on_with_all_that_has_been_learnt(tmp_path: Path) -> None:
-    def begun() -> tuple[torch.nn.Linear, torch.nn.Linear, checkpoints.Stretch]:
-        model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
-        optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
-        average = checkpoints.Averaged(model, 0.9)
-        return model, beside, checkpoints.Stretch(tmp_path / "a.pt", model, average, optimiser, 10, beside=beside)
-
-    model, beside, stretch = begun()
-    stretch.step = 7
-    stretch.store()
-    again, beside_again, resumed = begun()
+    first, again = (stretch_of_a_small_model(tmp_path / "a.pt") for _ in range(2))
+    first.step = 7
+    first.store()
+    resumed = stretch_of_a_small_model(tmp_path / "a.pt")
     assert resumed.step == 7
-    assert torch.equal(again.weight, model.weight)
-    assert torch.equal(beside_again.weight, beside.weight)
+    for module in ("model", "beside"):
+        stored, read, fresh = (getattr(stretch, module).state_dict()["weight"] for stretch in (first, resumed, again))
+        assert torch.equal(read, stored)
+        assert not torch.equal(fresh, stored)
+
+
+def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
+    """Return a stretch of a model that learns nothing."""
+    model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
+    return checkpoints.Stretch(path, model, checkpoints.Averaged(model, 0.9), optimiser, 10, beside=beside)
