@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.buffers import load_scene, scene_paths
-from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
 from training.pictures import COLOURINGS, STYLES_EACH, Pictures, draw, open_pictures
 from training.stylist import PICTURE, STYLES
 
@@ -250,7 +250,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         optimiser.step()
         average.update(model, stretch.step)
         stretch.samples += count * size * size // PICTURE**2 or 1
-        running = float(loss.detach()) if running == 0 else 0.98 * running + 0.02 * float(loss.detach())
+        running = smoothed(running, loss)
         if due or stretch.step in (60, 300):
             ratios = psnr(reconstruction(average.module.vae, checked), checked)
             named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}

@@ -30,6 +30,12 @@ class Scene:
     facts: dict[str, Any]
 
 
+def middles(side: int) -> tuple[NDArray[np.int64], ...]:
+    """Return the index of the buffers' pixels in the middle of each of side × side squares."""
+    at = ((np.arange(side) + 0.5) * SIZE / side).astype(np.int64)
+    return np.ix_(at, at)
+
+
 def _png(array: NDArray[Any]) -> Bytes:
     ok, packed = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     if not ok:

@@ -124,6 +124,12 @@ class Stretch:
         self.store()
 
 
+def smoothed(old: float, new: torch.Tensor, share: float = 0.02) -> float:
+    """Return a running mean of a loss, moved a share of the way to its newest value; the first is taken as it is."""
+    value = float(new.detach())
+    return (1 - share) * old + share * value if old else value
+
+
 class Log:
     """Figures of one stage, appended to a CSV file; columns are set by the first row ever written."""
 

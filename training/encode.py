@@ -23,11 +23,11 @@ from torch import Tensor
 
 from training.autoencoder import Coder, build, to_tensor
 from training.checkpoints import QUICK_BFLOAT16, load
-from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, open_pictures
 
 logger = logging.getLogger(__name__)
 
-LATENT = (4, 64, 64)
+LATENT = (4, REGIONS_SIDE, REGIONS_SIDE)
 RECORD = (COLOURINGS, 1 + STYLES_EACH, *LATENT)
 MEASURED = 40  # records whose latents set mean and deviation
 SILENT = -30.0  # log variance: the sampled latent equals its mean

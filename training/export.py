@@ -19,8 +19,8 @@ from training.autoencoder import Coder
 from training.autoencoder import build as fresh_autoencoder
 from training.bridge import BETAS, SCALE
 from training.checkpoints import load
+from training.denoiser import build
 from training.encode import frozen
-from training.unet import build
 
 logger = logging.getLogger(__name__)
 

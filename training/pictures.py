@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.buffers import SIZE, Scene, load_scene, scene_paths
+from training.buffers import Scene, load_scene, middles, scene_paths
 from training.captions import recolourable
 from training.regions import Palette, choose_palette, recoloured
 from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, make_guide, render, stylise
@@ -76,8 +76,7 @@ def draw(
 
 def regions_of(scene: Scene) -> Bytes:
     """Return the region at the middle of every latent (64×64)."""
-    at = ((np.arange(REGIONS_SIDE) + 0.5) * SIZE / REGIONS_SIDE).astype(int)
-    ids: Bytes = scene.ids[np.ix_(at, at)]
+    ids: Bytes = scene.ids[middles(REGIONS_SIDE)]
     return ids
 
 
@@ -86,7 +85,6 @@ class Pictures:
     """The records drawn so far."""
 
     records: Bytes  # records × RECORD
-    regions: Bytes  # records × 64 × 64
     facts: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -98,8 +96,7 @@ def open_pictures(cache: Path) -> Pictures:
     lines = (cache / "pictures.jsonl").read_text().splitlines(keepends=True)
     facts = [json.loads(line) for line in lines if line.endswith("\n")]
     records = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=(len(facts), *RECORD))
-    regions = np.memmap(cache / "regions.u8", np.uint8, "r", shape=(len(facts), REGIONS_SIDE, REGIONS_SIDE))
-    return Pictures(records, regions, facts)
+    return Pictures(records, facts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

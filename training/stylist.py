@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.buffers import SIZE, Scene
+from training.buffers import SIZE, Scene, middles
 from training.regions import BACKGROUND, PROP_COUNT, SCENERY, Palette, Region
 
 Floats = NDArray[np.float32]
@@ -344,8 +344,7 @@ def pixel(guide: Guide, hand: Hand) -> Floats:
     lines = np.maximum(guide.outline, guide.border)
     edge = cv2.resize(np.ascontiguousarray(lines), (side, side), interpolation=cv2.INTER_AREA)
     edge = edge > (0.34, 0.2, 0.1)[hand.line + 1]
-    at = ((np.arange(side) + 0.5) * SIZE / side).astype(int)
-    grid = np.ix_(at, at)
+    grid = middles(side)
     colour = cv2.resize(_simple_colours(guide), (side, side), interpolation=cv2.INTER_AREA)
     light = cv2.resize(guide.light, (side, side), interpolation=cv2.INTER_AREA)
     features = np.isin(guide.ids[grid], FACE_DETAIL)
