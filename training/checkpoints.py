@@ -15,8 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from backend.models.load import choose_precision
+
 # Where a processor has no instructions for bfloat16, autocast to it takes ten times as long as float32.
-QUICK_BFLOAT16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+PRECISION = choose_precision("automatic", "cpu")
+QUICK_BFLOAT16 = PRECISION is torch.bfloat16
 
 
 class Averaged:
