@@ -81,6 +81,13 @@ class Told:
     words: Tensor  # N×77×2: which part a token speaks of and in which colour, from 1; 0 of none, UNSAID behind the end
 
 
+def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Return captions as the networks read them (N×77)."""
+    found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    ids: Tensor = found.input_ids
+    return ids
+
+
 def told_by(tokenizer: CLIPTokenizer, captions: list[str], pictures: list[Pictured | None]) -> Told:
     """Return what captions say of their pictures; nothing where there is no picture that they speak of."""
     found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_offsets_mapping=True)

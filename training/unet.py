@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,26 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.bridge import SCALE, Levels, at_start, clean, draw_levels, noised, recolour_chance
+from training.bridge import (
+    OWN_WEIGHT_CAP,
+    SCALE,
+    SIGMA,
+    SIGNAL,
+    WEIGHT_CAP,
+    Levels,
+    ahead,
+    aim,
+    along,
+    clean,
+    draw_levels,
+    noised,
+)
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build
 from training.encode import Latents, open_latents
 from training.pictures import COLOURINGS, STYLES_EACH
-from training.reading import Pictured, Readers, Told, teach_words, told_by
+from training.reading import Pictured, Readers, Told, teach_words, tokens, told_by
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +41,11 @@ SEED = 9
 RATE = 8e-4
 WARM = 150  # steps
 BRIDGED = 0.85  # share of samples that come from a source picture
-OWN = 0.1  # share of steps whose bridges lead to what the model itself draws, blots and all, not to the target
-EMPTY, JUNK_ONLY = 0.08, 0.02  # shares of captions
+OWN = 0.12  # share of steps whose samples the model itself has led on, guided, so that it learns to mend its own faults
+OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most
+OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
+RECOLOURED = 0.3  # share of bridges whose source wears other colours than the caption says; the caption wins
+EMPTY, JUNK_ONLY = 0.08, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 48  # samples of them
 # Latents a side; crops and whole pictures cost the same a step. One core takes 2.3 times as long for 24 crops as for 8.
@@ -37,12 +53,8 @@ CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-# At a bridge's start an empty caption stands for the render and every style but these: guidance goes away from their
-# mean, which has the scene's colours and half a line. White paper among them makes high CFG scales blacken colours,
-# flat pictures alone bleach them to lines. Further on the sample itself tells the style.
-PALE = ("ink", "pencil")
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
-OTHER_SOURCE = 0.2  # sources that are a style's picture rather than the render
+OTHER_SOURCE, RECOLOURED_SOURCE = 0.2, 0.4  # sources that are a style's picture rather than the render
 READING = 0.3  # weight in the loss of what the readers get wrong
 
 
@@ -52,10 +64,15 @@ class Batch:
 
     target: Tensor
     source: Tensor
-    mean: Tensor  # of the pictures that an empty prompt stands for, in the source's colours
     levels: Levels
     regions: Tensor  # N×H×W int64
     told: Told
+    silent: Tensor  # N bool: told nothing of the picture
+    captions: Tensor  # tokens of what could have been said
+
+    def end(self, levels: Levels) -> Tensor:
+        """Return the latents that the model shall lead to from there."""
+        return along(self.source, self.target, ahead(levels.level, levels.progress, ~self.silent))
 
 
 def draw_batch(
@@ -63,50 +80,65 @@ def draw_batch(
 ) -> Batch:
     """Draw samples; a source in other colours makes the caption say the target's."""
     levels = draw_levels(rng, count, BRIDGED)
-    recoloured = (rng.random(count) < recolour_chance(levels.start)) & (levels.lam > 0).numpy()
+    recoloured = (rng.random(count) < RECOLOURED) & levels.bridged.numpy()
     each = CROPS_A_PICTURE if size == CROP else 1
-    targets, sources, means, captions, regions, pictures = [], [], [], [], [], []
+    targets, sources, captions, heard, regions, pictures = [], [], [], [], [], []
     for first in range(0, count, each):
         number = int(rng.integers(records.start, records.stop))
         record, facts = latents.records[number], latents.facts[number]
         colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
-        dice = 1.0 if others.any() else rng.random()  # which stands for the caption
-        silent = dice < EMPTY + JUNK_ONLY
-        meant = [0, *(1 + k for k, name in enumerate(facts["styles"]) if name not in PALE)]
-        if silent and (levels.lam[first : first + each] == 1).any():
-            style = int(rng.choice(meant))
+        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        picture = Pictured(facts, colouring, style)
+        captions.append(picture.caption(rng, others.any()))
+        silent = rng.random() < EMPTY + JUNK_ONLY
+        if silent:
+            heard.append(
+                "" if rng.random() < EMPTY / (EMPTY + JUNK_ONLY) else ", ".join(junk(rng, int(rng.integers(1, 6))))
+            )
         else:
-            style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
-        picture = None if silent else Pictured(facts, colouring, style)
-        if picture:
-            captions.append(picture.caption(rng, others.any()))
-        else:
-            captions.append("" if dice < EMPTY else ", ".join(junk(rng, int(rng.integers(1, 6)))))
-        pictures.append(picture)
-        levels.vague[first : first + each] |= silent
+            heard.append(captions[-1])
+        pictures.append(None if silent else picture)
         for other in others:
             source_style = 0
-            if rng.random() < OTHER_SOURCE:
+            if rng.random() < (RECOLOURED_SOURCE if other else OTHER_SOURCE):
                 source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
             row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
             window = (slice(row, row + size), slice(column, column + size))
             targets.append(record[(colouring, style, slice(None), *window)])
-            worn = 1 - colouring if other else colouring
-            sources.append(record[(worn, source_style, slice(None), *window)])
-            means.append(record[(worn, meant, slice(None), *window)].astype(np.float32).mean(0))
+            sources.append(record[(1 - colouring if other else colouring, source_style, slice(None), *window)])
             regions.append(latents.regions[number][window])
-    target, source, mean = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources, means))
+    target, source = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
     maps = torch.from_numpy(np.stack(regions).astype(np.int64))
-    return Batch(target, source, mean, levels, maps, told_by(tokenizer, captions, pictures))
+    told = told_by(tokenizer, heard, pictures)
+    unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
+    return Batch(target, source, levels, maps, told, unheard, tokens(tokenizer, captions))
 
 
 @torch.no_grad()
-def drawn_by(model: Denoiser, batch: Batch) -> Tensor:
-    """Return the clean latents that the model makes of the sources in one call; targets where there is no bridge."""
-    start = at_start(batch.levels)
-    sample, _, _ = noised(batch.target, batch.source, batch.mean, start, torch.randn_like(batch.target))
-    pictures = clean(sample, model(sample, start.level, batch.told.tokens), start.level)
-    return torch.where((batch.levels.lam > 0).view(-1, 1, 1, 1), pictures, batch.target)
+def led_on(
+    model: Denoiser, batch: Batch, noise: Tensor, sample: Tensor, nothing: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Levels]:
+    """Return the samples that some steps of Euler's sampler with guidance lead to, and where those are.
+
+    nothing: tokens of the empty prompt (1×77).
+    """
+    words = torch.cat([batch.captions, nothing.expand_as(batch.captions)])
+    guidance = torch.from_numpy(OWN_GUIDANCE ** rng.random(len(sample))).float().view(-1, 1, 1, 1)
+    level, sigma = batch.levels.level, SIGMA[batch.levels.level].view(-1, 1, 1, 1)
+    point = sample / SIGNAL[level].view(-1, 1, 1, 1)
+    for _ in range(int(rng.integers(1, 1 + OWN_STEPS))):
+        sample, both = point * SIGNAL[level].view(-1, 1, 1, 1), torch.cat([level, level])
+        twice = torch.cat([sample, sample])
+        said, silent = clean(twice, model(twice, both, words), both).chunk(2)
+        end = silent + guidance * (said - silent)
+        kept = torch.from_numpy(rng.uniform(*OWN_KEPT, len(sample))).float()
+        level = torch.searchsorted(SIGMA, sigma.flatten() * kept).clamp(0, len(SIGMA) - 1)
+        then = SIGMA[level].view(-1, 1, 1, 1)
+        point, sigma = end + then / sigma * (point - end), then
+    way, come = batch.target - batch.source, point - sigma * noise - batch.source
+    progress = (way * come).sum((1, 2, 3)) / way.square().sum((1, 2, 3)).clamp(min=1e-3)
+    progress = torch.where(batch.levels.bridged, progress.clamp(min=0), 1.0)
+    return point * SIGNAL[level].view(-1, 1, 1, 1), replace(batch.levels, level=level, progress=progress)
 
 
 @torch.no_grad()
@@ -116,13 +148,12 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     kept = range(len(latents) - KEPT_BACK, len(latents))
     batch = draw_batch(latents, tokenizer, rng, kept, VALIDATED, CROP)
     noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
-    level = batch.levels.level
-    sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise)
+    level, end = batch.levels.level, batch.end(batch.levels)
+    sample = noised(along(batch.source, batch.target, batch.levels.progress), batch.levels, noise)
+    velocity, weight = aim(sample, end, level, WEIGHT_CAP)
     predicted = model(sample, level, batch.told.tokens)
-    end = clean(sample, velocity, level)
     error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
-    error = error[level.argsort()][~batch.levels.vague[level.argsort()]]
-    quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error.chunk(4))}
+    quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 
 
@@ -154,7 +185,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds, beside=readers)
     log = Log(cache / "logs" / "unet.csv")
-    latents = open_latents(cache)
+    latents, nothing = open_latents(cache), tokens(tokenizer, [""])
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
     if options.words:
@@ -171,10 +202,13 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         whole = rng.random() < options.whole
         size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
         batch = draw_batch(latents, tokenizer, rng, range(len(latents) - KEPT_BACK), count, size)
-        drawn = drawn_by(average.module, batch) if rng.random() < OWN else None
-        noise = torch.randn_like(batch.target)
-        sample, velocity, weight = noised(batch.target, batch.source, batch.mean, batch.levels, noise, drawn)
-        wrong = model(sample, batch.levels.level, batch.told.tokens) - velocity
+        noise, levels, cap = torch.randn_like(batch.target), batch.levels, WEIGHT_CAP
+        sample = noised(along(batch.source, batch.target, levels.progress), levels, noise)
+        if rng.random() < OWN:
+            sample, levels = led_on(average.module, batch, noise, sample, nothing, rng)
+            cap = OWN_WEIGHT_CAP
+        velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
+        wrong = model(sample, levels.level, batch.told.tokens) - velocity
         loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
         reading = readers.misseen(batch.regions) + readers.misread(batch.told)
         optimiser.zero_grad(set_to_none=True)

@@ -49,93 +49,78 @@ def scene() -> Scene:
     return Scene(ids, normal.astype(np.float32), depth.astype(np.float32), shade.astype(np.float32), facts())
 
 
-def levels_of(level: list[int], start: list[int], lam: float, over: float = 0.0, blind: bool = False) -> bridge.Levels:
-    count, starts = len(level), np.array(start)
-    way = torch.from_numpy(bridge.part_of_the_way(starts)).float()
-
-    def each(value: float | bool) -> Any:
-        return torch.full((count,), value)
-
-    return bridge.Levels(torch.tensor(level), starts, each(lam), way, each(over), each(blind), each(over > 0))
-
-
-def test_bridge_with_all_source_is_plain_image_to_image_noise() -> None:
+def latents(count: int, shape: tuple[int, ...] = (1, 4, 8, 8)) -> list[Any]:
     torch.manual_seed(0)
-    target, source, mean, noise = (torch.randn(2, 4, 8, 8) for _ in range(4))
+    return [bridge.SCALE * torch.randn(shape) for _ in range(count)]
+
+
+def levels_of(level: int, progress: float, blind: bool = False) -> bridge.Levels:
+    return bridge.Levels(
+        torch.tensor([level]), torch.tensor([progress]), torch.tensor([not blind]), torch.tensor([blind])
+    )
+
+
+def test_a_bridge_at_its_source_is_plain_image_to_image_noise() -> None:
+    target, source, noise = latents(3)
+    sample = bridge.noised(bridge.along(source, target, torch.tensor([0.0])), levels_of(460, 0.0), noise)
+    a, s = bridge.SIGNAL[460], bridge.NOISE[460]
+    assert torch.allclose(sample, a * source + s * noise, atol=1e-4)
+
+
+def test_the_aim_leads_to_the_end_and_weighs_errors_of_clean_latents() -> None:
+    sample, end = latents(2, (2, 4, 8, 8))
     level = torch.tensor([460, 700])
-    levels = levels_of([460, 700], [460, 700], 1.0)
-    sample, velocity, weight = bridge.noised(target, source, mean, levels, noise)
+    velocity, weight = bridge.aim(sample, end, level, 60.0)
+    assert torch.allclose(bridge.clean(sample, velocity, level), end, atol=1e-2)
     a, s = bridge.SIGNAL[level].view(-1, 1, 1, 1), bridge.NOISE[level].view(-1, 1, 1, 1)
-    assert torch.allclose(sample, a * source + s * noise, atol=1e-5)
-    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
     error = 0.3 * bridge.SCALE  # of the clean latent; in velocity it is that over the noise's share
     lost = (weight * (error / s).square()).flatten().tolist()
     ratio = (bridge.SCALE * a / s).square().flatten().tolist()
-    assert lost == pytest.approx([0.09 * min(1 + x, bridge.WEIGHT_CAP) for x in ratio], rel=1e-4)
+    assert lost == pytest.approx([0.09 * min(1 + x, 60.0) for x in ratio], rel=1e-4)
 
 
-def test_a_bridge_to_a_drawn_picture_still_leads_to_the_target() -> None:
-    torch.manual_seed(0)
-    target, source, drawn, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(5))
-    level = torch.tensor([200])
-    sample, velocity, _ = bridge.noised(target, source, mean, levels_of([200], [500], 0.25), noise, drawn)
-    a, s = bridge.SIGNAL[200], bridge.NOISE[200]
-    assert torch.allclose(sample, a * (0.75 * drawn + 0.25 * source) + s * noise, atol=1e-5)
-    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
-
-
-def test_a_blind_sample_holds_nothing_of_the_picture_and_leads_to_it() -> None:
-    torch.manual_seed(0)
-    target, noise = (torch.randn(1, 4, 8, 8) for _ in range(2))
-    level = torch.tensor([990])
-    blind = levels_of([990], [990], 0.0, blind=True)
-    sample, velocity, _ = bridge.noised(target, target, target, blind, noise)
+def test_a_blind_sample_holds_nothing_of_the_picture() -> None:
+    target, noise = latents(2)
+    sample = bridge.noised(target, levels_of(990, 1.0, blind=True), noise)
     assert torch.allclose(sample, bridge.NOISE[990] * noise)
-    assert torch.allclose(bridge.clean(sample, velocity, level), target, atol=1e-4)
 
 
-def test_what_is_left_of_the_source_shrinks_with_sigma() -> None:
-    levels = bridge.draw_levels(np.random.default_rng(0), 500, 1.0)
-    shrunk = bridge.SIGMA[levels.level] / bridge.SIGMA[torch.from_numpy(levels.start)]
-    assert (levels.lam <= shrunk + 1e-6).all()  # as Euler leaves it ...
-    assert (levels.lam >= shrunk**2 - 1e-6).all()  # ... or Euler a
-    assert (levels.start >= np.maximum(bridge.LOWEST, levels.level.numpy())).all()
-    assert float(levels.lam.max()) == 1.0
+def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
+    levels = bridge.draw_levels(np.random.default_rng(0), 4000, 0.8)
+    assert (levels.progress[~levels.bridged] == 1).all()
+    come = levels.progress[levels.bridged]
+    assert 0.3 < float((come == 0).float().mean()) < 0.4
+    assert 0 < float((come > 1).float().mean()) < bridge.OVERSHOT
+    assert float(come.max()) <= 1 + bridge.OVERSHOOT
+    under = levels.bridged & (levels.progress > 0) & (levels.progress < 1)
+    low, high = under & (levels.level < 150), under & (levels.level > 500)
+    assert levels.progress[low].mean() > levels.progress[high].mean() + 0.1
 
 
-def test_a_low_start_leads_a_part_of_the_way_to_the_style() -> None:
-    parts = bridge.part_of_the_way(np.array([0, 150, 300, bridge.FULL, 900]))
-    assert parts[0] == 0
-    assert (np.diff(parts) >= 0).all()
-    assert parts[3:].tolist() == [1, 1]
-    torch.manual_seed(0)
-    target, source, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
-    sample, velocity, _ = bridge.noised(target, source, mean, levels_of([100], [150], 0.5), noise)
-    led = bridge.clean(sample, velocity, torch.tensor([100]))
-    assert torch.allclose(led, source + float(parts[1]) * (target - source), atol=1e-4)
+def come_to(denoise: float, guidance: float, steps: int = 20) -> float:
+    """Where Euler's sampler ends if the model predicts without fault."""
+    levels = np.arange(steps - 1, -1, -1) * (bridge.LEVELS // steps) + 1
+    levels = levels[steps - int(steps * denoise) :]
+    sigmas = [*bridge.SIGMA[levels].tolist(), 0.0]
+    progress = torch.zeros(1)
+    for i, level in enumerate(levels):
+        said, silent = (bridge.ahead(torch.tensor([level]), progress, torch.tensor([told])) for told in (True, False))
+        end = silent + guidance * (said - silent)
+        progress = progress + (1 - sigmas[i + 1] / sigmas[i]) * (end - progress)
+    return float(progress)
 
 
-def test_an_overshot_bridge_lies_beyond_the_picture_and_leads_back() -> None:
-    torch.manual_seed(0)
-    target, source, mean, noise = (torch.randn(1, 4, 8, 8) for _ in range(4))
-    sample, velocity, weight = bridge.noised(target, source, mean, levels_of([200], [500], 0.0, over=3.0), noise)
-    a, s = bridge.SIGNAL[200], bridge.NOISE[200]
-    assert torch.allclose(sample, a * (target + 3 * (target - mean)) + s * noise, atol=1e-4)
-    assert torch.allclose(bridge.clean(sample, velocity, torch.tensor([200])), target, atol=1e-3)
-    _, _, straight = bridge.noised(target, source, mean, levels_of([200], [500], 0.0), noise)
-    assert weight < straight
+@pytest.mark.parametrize("guidance", [1, 3, 7, 12])
+def test_at_any_cfg_scale_usual_denoising_ends_in_the_style_and_not_beyond(guidance: float) -> None:
+    assert 0.9 < come_to(0.55, guidance) <= 1.001
+    assert 0.95 < come_to(0.75, guidance) <= 1.001
 
 
-def test_only_bridges_on_their_way_overshoot() -> None:
-    levels = bridge.draw_levels(np.random.default_rng(0), 500, 0.8)
-    assert float(levels.over[levels.lam == 1].abs().max()) == 0
-    assert float(levels.over[levels.lam == 0].abs().max()) == 0
-    assert 0 < float(levels.over.max()) <= bridge.OVERSHOOT
-
-
-def test_source_in_other_colours_comes_only_from_high_starts() -> None:
-    most = bridge.RECOLOURED
-    assert bridge.recolour_chance(np.array([300, 575, 640, 900])).tolist() == [0, 0, most, most]
+def test_the_style_comes_with_denoising_and_without_a_prompt_not_at_all() -> None:
+    come = [come_to(denoise, 1) for denoise in (0.2, 0.3, 0.4, 0.5)]
+    assert come[0] < 0.1
+    assert (np.diff(come) > 0.03).all()
+    assert come_to(0.75, 0) == 0
 
 
 def test_caption_always_names_what_it_must() -> None:
