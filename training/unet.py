@@ -32,6 +32,7 @@ from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build
 from training.encode import Latents, open_latents
+from training.helpers import Helpers
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.reading import Pictured, Readers, Told, teach_words, tokens, told_by
 
@@ -157,6 +158,42 @@ def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents) -> dic
     return {"validation": float((weight * (predicted - velocity).square()).mean())} | quarters
 
 
+@dataclass
+class Lessons:
+    """What a process needs to draw its share of a step's samples and learn from them."""
+
+    model: Denoiser
+    average: Denoiser
+    readers: Readers
+    tokenizer: CLIPTokenizer
+    cache: Path
+    processes: int
+    wholly: float  # share of steps on whole pictures
+    latents: Latents | None = None
+
+    def learn(self, step: int, process: int) -> Tensor:
+        """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
+        if self.latents is None or step % 200 == 0:
+            self.latents = open_latents(self.cache)
+        whole, own = np.random.default_rng((SEED, step)).random(2) < (self.wholly, OWN)  # the same in every process
+        rng = np.random.default_rng((SEED, step, process))
+        torch.manual_seed(int(rng.integers(2**62)))
+        size, count = (self.latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
+        records, count = range(len(self.latents) - KEPT_BACK), max(1, count // self.processes)
+        batch = draw_batch(self.latents, self.tokenizer, rng, records, count, size)
+        noise, levels, cap = torch.randn_like(batch.target), batch.levels, WEIGHT_CAP
+        sample = noised(along(batch.source, batch.target, levels.progress), levels, noise)
+        if own:
+            sample, levels = led_on(self.average, batch, noise, sample, tokens(self.tokenizer, [""]), rng)
+            cap = OWN_WEIGHT_CAP
+        velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
+        wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
+        loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
+        reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
+        (loss + READING * reading).backward()
+        return torch.stack([loss, reading, torch.tensor(float(count))]).detach()
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
@@ -185,38 +222,25 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds, beside=readers)
     log = Log(cache / "logs" / "unet.csv")
-    latents, nothing = open_latents(cache), tokens(tokenizer, [""])
+    latents = open_latents(cache)
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
     if options.words:
         teach_words(model, readers, tokenizer, latents.facts[:-KEPT_BACK], np.random.default_rng(SEED), options.words)
         average.module.load_state_dict(model.state_dict())
+    average.module.share_memory()
+    lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, options.whole)
+    helpers = Helpers(lessons.learn, trained, threads)
     running = misread = 0.0
     for due in stretch.steps():
-        rng = stretch.rng(SEED)
-        if stretch.step % 200 == 0:
-            latents = open_latents(cache)
         rate = RATE * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, stretch.left / options.cooldown) if options.cooldown else rate
-        whole = rng.random() < options.whole
-        size, count = (latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
-        batch = draw_batch(latents, tokenizer, rng, range(len(latents) - KEPT_BACK), count, size)
-        noise, levels, cap = torch.randn_like(batch.target), batch.levels, WEIGHT_CAP
-        sample = noised(along(batch.source, batch.target, levels.progress), levels, noise)
-        if rng.random() < OWN:
-            sample, levels = led_on(average.module, batch, noise, sample, nothing, rng)
-            cap = OWN_WEIGHT_CAP
-        velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
-        wrong = model(sample, levels.level, batch.told.tokens) - velocity
-        loss = (weight * wrong.square()).mean() + BROADLY * (weight * avg_pool2d(wrong, BROAD).square()).mean()
-        reading = readers.misseen(batch.regions) + readers.misread(batch.told)
-        optimiser.zero_grad(set_to_none=True)
-        (loss + READING * reading).backward()
+        loss, reading, samples = helpers.step(stretch.step)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model, stretch.step)
-        stretch.samples += count
+        stretch.samples += int(samples) * threads
         running, misread = smoothed(running, loss), smoothed(misread, reading)
         if due or stretch.step in (60, 300):
             row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
