@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training.autoencoder import to_tensor
-from training.pictures import COLOURINGS, open_pictures
-from training.stylist import PICTURE, STYLES
+from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
+from training.stylist import STYLES
 
 logger = logging.getLogger(__name__)
 
 NAMES = ("render", *STYLES)
-CROP, BATCH = 128, 24
+BATCH = 16
 SEED = 17
 RATE = 2e-3  # at first; it falls to nothing
+NOISE, BLUR = 0.03, 0.5  # the deviation of noise, and the share of pictures that lose their finest detail
 
 
-def build() -> nn.Sequential:
-    """Return a fresh network: pictures (N×3×H×W, -1 to 1) to scores (N×9)."""
+class Judge(nn.Module):
+    """Pictures (N×3×H×W, -1 to 1) to scores (N×9), from what is on average and from what is most there.
 
-    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.ReLU()]
+    The mean alone drowns lines and dots in plain backgrounds: with it, and trained on crops that often showed nothing
+    else, the judge named 77 % of true pictures.
+    """
 
-    body = [*block(3, 16, 2), *block(16, 32, 1), *block(32, 48, 2), *block(48, 64, 2), *block(64, 64, 2)]
-    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(NAMES)))
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 48, 64, 96)
+        body: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            body += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(4, outputs), nn.ReLU()]
+        self.body = nn.Sequential(*body)
+        self.scores = nn.Linear(2 * widths[-1], len(NAMES))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the scores."""
+        seen = self.body(pictures)
+        scores: Tensor = self.scores(torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1))
+        return scores
 
 
 def style_classifier(cache: Path, steps: int) -> nn.Module:
     """Return the classifier, trained the first time."""
     path = cache / "classifier.pt"
-    model = build()
+    model = Judge()
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
     else:
@@ -44,23 +60,23 @@ def style_classifier(cache: Path, steps: int) -> nn.Module:
 
 
 def train(model: nn.Module, cache: Path, steps: int) -> None:
-    """Train on crops of training pictures with a little noise and blur, as generated pictures have."""
+    """Train on training pictures with a little noise and blur, as generated pictures have."""
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     pictures = open_pictures(cache)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
-        crops, labels = np.empty((BATCH, CROP, CROP, 3), np.uint8), []
-        for i in range(BATCH):
-            number = int(rng.integers(len(pictures)))
-            style = int(rng.integers(5)) if rng.random() < 0.6 else int(rng.integers(1, 5))
-            row, column = rng.integers(0, PICTURE - CROP + 1, 2)
+        shown, labels = [], []
+        for _ in range(BATCH):
+            number, style = int(rng.integers(len(pictures))), int(rng.integers(1 + STYLES_EACH))
             picture = pictures.records[number][int(rng.integers(COLOURINGS)), style]
-            crops[i] = picture[row : row + CROP, column : column + CROP]
+            if rng.random() < BLUR:
+                picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
+            shown.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
             labels.append(NAMES.index("render" if style == 0 else pictures.facts[number]["styles"][style - 1]))
-        batch = to_tensor(crops)
-        batch = batch + torch.randn_like(batch) * 0.03
+        batch = to_tensor(np.stack(shown))
+        batch = batch + torch.randn_like(batch) * NOISE * float(rng.random())
         loss = nn.functional.cross_entropy(model(batch), torch.tensor(labels))
         optimiser.zero_grad()
         loss.backward()
