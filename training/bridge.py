@@ -5,10 +5,10 @@ step moves the sample towards the end that the model predicts, and so along the 
 source). Training on such samples makes image-to-image of a render MOVE to the style; training on clean pictures alone
 would only clean the render up.
 
-A prompt leads `PUSH` further along than the sample has come, no prompt just goes on with what is seen begun (`HASTE`),
-and at progress 1 both stay. So guidance (CFG) makes the style come sooner and has nothing to add once it is there,
-where a model that always leads to the end is driven beyond it, and colours burn. Both are less at lower levels: the
-style comes gradually as denoising grows.
+A prompt leads to the end at once, at low levels a part of what is left, so that the style comes gradually as denoising
+grows. No prompt keeps the source as it is and only goes on with what is seen begun (`HASTE`). From half the way on both
+lead to the end, from beyond it both lead back: so guidance (CFG) may overshoot in its first steps, but has nothing to
+add at its last, where a model that tells prompt from none until the end has its colours burnt.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL, USUALLY = (430, 680), 0.5  # the starts that artists use most, and their share
 FIRST = 0.35  # share of bridges at their start: one call of many, but the one that sees the source as it is
-OVERSHOT, OVERSHOOT = 0.1, 1.5  # share of bridges beyond their end, where high guidance has led, and how far at most
-PUSH, HASTE = 0.4, 1.5
-FULL = 450  # the level from which on they are whole; euler reaches 0.97 in the 11 steps of 0.55, at 7 0.6 in the first
+OVERSHOT, OVERSHOOT = 0.15, 2.0  # share of bridges beyond their end, where high guidance has led, and how far at most
+HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
+FULL = 450  # the level from which on a prompt leads the whole way
 # Of the loss in units of the clean latent's squared error. Samples that the model's own steps led to have a lower one,
 # as the error at low levels can't be mended any more.
 WEIGHT_CAP, OWN_WEIGHT_CAP = 60.0, 15.0
@@ -78,8 +78,8 @@ def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
 def ahead(level: Tensor, progress: Tensor, told: Tensor) -> Tensor:
     """Return the progress that a sample shall be led to (N), by a prompt (told) or without one."""
     part = (level / FULL).clamp(max=1)
-    way = part.square() * (3 - 2 * part)  # a smooth step from 0 to 1
-    further = progress * (1 + HASTE * way) + told * PUSH * way**3
+    pull = (part.square() * (3 - 2 * part)) ** 3  # a smooth step from 0 to 1, and late
+    further = torch.maximum(progress * (1 + HASTE), progress + told * pull * (1 - progress))
     return further.clamp(max=1)
 
 

@@ -112,13 +112,14 @@ def come_to(denoise: float, guidance: float, steps: int = 20) -> float:
 
 @pytest.mark.parametrize("guidance", [1, 3, 7, 12])
 def test_at_any_cfg_scale_usual_denoising_ends_in_the_style_and_not_beyond(guidance: float) -> None:
-    assert 0.9 < come_to(0.55, guidance) <= 1.001
-    assert 0.95 < come_to(0.75, guidance) <= 1.001
+    assert 0.99 < come_to(0.55, guidance) <= 1.001
+    assert 0.99 < come_to(0.75, guidance, steps=8) <= 1.001
 
 
 def test_the_style_comes_with_denoising_and_without_a_prompt_not_at_all() -> None:
-    come = [come_to(denoise, 1) for denoise in (0.2, 0.3, 0.4, 0.5)]
-    assert come[0] < 0.1
+    come = [come_to(denoise, 1) for denoise in (0.1, 0.2, 0.25, 0.3, 0.4)]
+    assert come[1] < 0.1
+    assert 0.5 < come[3] < 0.75
     assert (np.diff(come) > 0.03).all()
     assert come_to(0.75, 0) == 0
 
