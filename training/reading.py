@@ -179,3 +179,4 @@ def teach_words(
         running = smoothed(running, wrong, 0.05)
         if step % 50 == 0:
             logger.info("words: step %d, misread %.3f", step, running)
+    readers.seen.clear()  # what belongs to a past step can't go to another process
