@@ -154,9 +154,11 @@ def teach_words(
     known: list[dict[str, Any]],
     rng: np.random.Generator,
     seconds: float,
+    alone: bool,
 ) -> None:
-    """Train the text encoder, and the way of the whole prompt into the UNet, on captions alone."""
-    taught = [model.text, model.unet.add_embedding, readers.said, readers.parts, readers.colours]
+    """Train what reads prompts on captions alone: the readers and, unless those alone, the text encoder with them."""
+    taught = [readers.said, readers.parts, readers.colours]
+    taught += [] if alone else [model.text, model.unet.add_embedding]
     optimiser = torch.optim.AdamW([p for part in taught for p in part.parameters()], lr=RATE, weight_decay=1e-3)
     began, running, step = time.monotonic(), 0.0, 0
     while (spent := time.monotonic() - began) < seconds:

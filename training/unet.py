@@ -229,6 +229,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
     parser.add_argument("--words", type=float, default=0, help="seconds before it to learn to read captions alone")
+    parser.add_argument("--rate", type=float, default=RATE, help="of learning; a third of it to go on from a folder")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -253,7 +254,15 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
     if options.words:
-        teach_words(model, readers, tokenizer, latents.facts[:-KEPT_BACK], np.random.default_rng(SEED), options.words)
+        teach_words(
+            model,
+            readers,
+            tokenizer,
+            latents.facts[:-KEPT_BACK],
+            np.random.default_rng(SEED),
+            options.words,
+            alone=bool(options.init),
+        )
         average.module.load_state_dict(model.state_dict())
     average.module.share_memory()
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
@@ -262,7 +271,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     helpers = Helpers(lessons.learn, trained, threads)
     running = misread = 0.0
     for due in stretch.steps():
-        rate = RATE * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
+        rate = options.rate * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, stretch.left / options.cooldown) if options.cooldown else rate
         loss, reading, samples = helpers.step(stretch.step)
