@@ -247,7 +247,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     average = Averaged(model, 0.997)
     readers = Readers(model)
     trained = [*model.parameters(), *readers.parameters()]
-    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    groups = [{"params": list(part.parameters())} for part in (model, readers)]
+    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds, beside=readers)
     log = Log(cache / "logs" / "unet.csv")
     latents = open_latents(cache)
@@ -271,9 +272,10 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     helpers = Helpers(lessons.learn, trained, threads)
     running = misread = 0.0
     for due in stretch.steps():
-        rate = options.rate * min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, stretch.left / options.cooldown) if options.cooldown else rate
+        pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
+        pace *= min(1.0, stretch.left / options.cooldown) if options.cooldown else 1.0
+        for group, rate in zip(optimiser.param_groups, (options.rate, RATE), strict=True):
+            group["lr"] = rate * pace
         loss, reading, samples = helpers.step(stretch.step)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
