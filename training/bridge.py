@@ -50,6 +50,11 @@ SIGNAL, NOISE = schedule()
 SIGMA = NOISE / SIGNAL
 
 
+def shares(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is signal and what is noise at levels (N), to be multiplied with latents (N×1×1×1 each)."""
+    return SIGNAL[level].view(-1, 1, 1, 1), NOISE[level].view(-1, 1, 1, 1)
+
+
 @dataclass
 class Levels:
     """Where the samples of a batch (N) are."""
@@ -90,7 +95,7 @@ def along(source: Tensor, target: Tensor, progress: Tensor) -> Tensor:
 
 def noised(between: Tensor, levels: Levels, noise: Tensor) -> Tensor:
     """Return the sample that the sampler would see; `between` and all latents here are times SCALE (N×4×H×W)."""
-    a, s = (values[levels.level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
+    a, s = shares(levels.level)
     return torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
 
 
@@ -100,12 +105,12 @@ def aim(sample: Tensor, end: Tensor, level: Tensor, cap: float) -> tuple[Tensor,
     The weight gives min(signal/noise + 1, cap) in units of the squared error of a clean latent of deviation 1 (min-SNR
     weighting, arXiv 2303.09556).
     """
-    a, s = (values[level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
+    a, s = shares(level)
     weight = (1 + (SCALE * a / s).square()).clamp(max=cap) * (s / SCALE).square()
     return (a * sample - end) / s, weight
 
 
 def clean(sample: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
     """Return the clean latent that a velocity stands for."""
-    a, s = (values[level].view(-1, 1, 1, 1) for values in (SIGNAL, NOISE))
+    a, s = shares(level)
     return a * sample - s * velocity

@@ -18,7 +18,6 @@ from training.bridge import (
     OWN_WEIGHT_CAP,
     SCALE,
     SIGMA,
-    SIGNAL,
     WEIGHT_CAP,
     Levels,
     ahead,
@@ -27,6 +26,7 @@ from training.bridge import (
     clean,
     draw_levels,
     noised,
+    shares,
 )
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
@@ -48,11 +48,12 @@ OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
 RECOLOURED = 0.3  # share of bridges whose source wears other colours than the caption says; the caption wins
 EMPTY, JUNK_ONLY = 0.08, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
-VALIDATED = 48  # samples of them
+VALIDATED = 24  # pictures of them
 LOOKED_AT = 8  # pictures that show how errors of latents are seen
-# Latents a side; crops and whole pictures cost the same a step. One core takes 2.3 times as long for 24 crops as for 8.
-CROP, CROPS_A_STEP, WHOLES_A_STEP = 32, 24, 6
+CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
+# Pictures a step, in crops or whole, which cost the same. One core takes 2.3 times as long for 12 in crops as for 4.
+CROPPED_A_STEP, WHOLE_A_STEP = 12, 6
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
@@ -70,7 +71,11 @@ class Batch:
     regions: Tensor  # N×H×W int64
     told: Told
     silent: Tensor  # N bool: told nothing of the picture
-    captions: Tensor  # tokens of what could have been said
+    captions: list[str]  # what could have been said
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return what the sampler would see."""
+        return noised(along(self.source, self.target, self.levels.progress), self.levels, noise)
 
     def end(self, levels: Levels) -> Tensor:
         """Return the latents that the model shall lead to from there."""
@@ -80,10 +85,11 @@ class Batch:
 def draw_batch(
     latents: Latents, tokenizer: CLIPTokenizer, rng: np.random.Generator, records: range, count: int, size: int
 ) -> Batch:
-    """Draw samples; a source in other colours makes the caption say the target's."""
+    """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
+    each = CROPS_A_PICTURE if size == CROP else 1
+    count *= each
     levels = draw_levels(rng, count, BRIDGED)
     recoloured = (rng.random(count) < RECOLOURED) & levels.bridged.numpy()
-    each = CROPS_A_PICTURE if size == CROP else 1
     targets, sources, captions, heard, regions, pictures = [], [], [], [], [], []
     for first in range(0, count, each):
         number = int(rng.integers(records.start, records.stop))
@@ -93,12 +99,7 @@ def draw_batch(
         picture = Pictured(facts, colouring, style)
         captions.append(picture.caption(rng, others.any()))
         silent = rng.random() < EMPTY + JUNK_ONLY
-        if silent:
-            heard.append(
-                "" if rng.random() < EMPTY / (EMPTY + JUNK_ONLY) else ", ".join(junk(rng, int(rng.integers(1, 6))))
-            )
-        else:
-            heard.append(captions[-1])
+        heard.append(unspoken(rng) if silent else captions[-1])
         pictures.append(None if silent else picture)
         for other in others:
             source_style = 0
@@ -113,34 +114,35 @@ def draw_batch(
     maps = torch.from_numpy(np.stack(regions).astype(np.int64))
     told = told_by(tokenizer, heard, pictures)
     unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
-    return Batch(target, source, levels, maps, told, unheard, tokens(tokenizer, captions))
+    return Batch(target, source, levels, maps, told, unheard, captions)
+
+
+def unspoken(rng: np.random.Generator) -> str:
+    """Return a prompt that says nothing of a picture."""
+    return "" if rng.random() < EMPTY / (EMPTY + JUNK_ONLY) else ", ".join(junk(rng, int(rng.integers(1, 6))))
 
 
 @torch.no_grad()
 def led_on(
-    model: Denoiser, batch: Batch, noise: Tensor, sample: Tensor, nothing: Tensor, rng: np.random.Generator
+    model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, noise: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Levels]:
-    """Return the samples that some steps of Euler's sampler with guidance lead to, and where those are.
-
-    nothing: tokens of the empty prompt (1×77).
-    """
-    words = torch.cat([batch.captions, nothing.expand_as(batch.captions)])
+    """Return the samples that some steps of Euler's sampler with guidance lead to, and where those are."""
+    words, sample = tokens(tokenizer, batch.captions + [""] * len(batch.captions)), batch.sample(noise)
     guidance = torch.from_numpy(OWN_GUIDANCE ** rng.random(len(sample))).float().view(-1, 1, 1, 1)
     level, sigma = batch.levels.level, SIGMA[batch.levels.level].view(-1, 1, 1, 1)
-    point = sample / SIGNAL[level].view(-1, 1, 1, 1)
+    point = sample / shares(level)[0]
     for _ in range(int(rng.integers(1, 1 + OWN_STEPS))):
-        sample, both = point * SIGNAL[level].view(-1, 1, 1, 1), torch.cat([level, level])
-        twice = torch.cat([sample, sample])
+        twice, both = (point * shares(level)[0]).repeat(2, 1, 1, 1), level.repeat(2)
         said, silent = clean(twice, model(twice, both, words), both).chunk(2)
         end = silent + guidance * (said - silent)
         kept = torch.from_numpy(rng.uniform(*OWN_KEPT, len(sample))).float()
-        level = torch.searchsorted(SIGMA, sigma.flatten() * kept).clamp(0, len(SIGMA) - 1)
+        level = torch.searchsorted(SIGMA, sigma.flatten() * kept)
         then = SIGMA[level].view(-1, 1, 1, 1)
         point, sigma = end + then / sigma * (point - end), then
     way, come = batch.target - batch.source, point - sigma * noise - batch.source
     progress = (way * come).sum((1, 2, 3)) / way.square().sum((1, 2, 3)).clamp(min=1e-3)
     progress = torch.where(batch.levels.bridged, progress.clamp(min=0), 1.0)
-    return point * SIGNAL[level].view(-1, 1, 1, 1), replace(batch.levels, level=level, progress=progress)
+    return point * shares(level)[0], replace(batch.levels, level=level, progress=progress)
 
 
 @torch.no_grad()
@@ -159,22 +161,6 @@ def sight(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     sizes = strengths.clamp(min=0) ** 0.25
     matrix: Tensor = directions @ torch.diag(sizes / sizes.square().mean().sqrt()) @ directions.T
     return matrix
-
-
-@torch.no_grad()
-def validate(model: Denoiser, tokenizer: CLIPTokenizer, latents: Latents, seen: Tensor) -> dict[str, float]:
-    """Return the weighted loss on records kept back, and the clean latent's error by quarter of the levels."""
-    rng = np.random.default_rng(0)
-    kept = range(len(latents) - KEPT_BACK, len(latents))
-    batch = draw_batch(latents, tokenizer, rng, kept, VALIDATED, CROP)
-    noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0))
-    level, end = batch.levels.level, batch.end(batch.levels)
-    sample = noised(along(batch.source, batch.target, batch.levels.progress), batch.levels, noise)
-    velocity, weight = aim(sample, end, level, WEIGHT_CAP)
-    predicted = model(sample, level, batch.told.tokens)
-    error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
-    quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-    return {"validation": float((weight * as_seen(seen, predicted - velocity).square()).mean())} | quarters
 
 
 def as_seen(seen: Tensor, errors: Tensor) -> Tensor:
@@ -196,29 +182,48 @@ class Lessons:
     wholly: float  # share of steps on whole pictures
     latents: Latents | None = None
 
-    def learn(self, step: int, process: int) -> Tensor:
-        """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
+    def opened(self, step: int) -> Latents:
+        """Return the latents; now and then it looks whether there are more."""
         if self.latents is None or step % 200 == 0:
             self.latents = open_latents(self.cache)
+        return self.latents
+
+    def learn(self, step: int, process: int) -> Tensor:
+        """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
+        latents = self.opened(step)
         whole, own = np.random.default_rng((SEED, step)).random(2) < (self.wholly, OWN)  # the same in every process
         rng = np.random.default_rng((SEED, step, process))
         torch.manual_seed(int(rng.integers(2**62)))
-        size, count = (self.latents.records.shape[-1], WHOLES_A_STEP) if whole else (CROP, CROPS_A_STEP)
-        records, count = range(len(self.latents) - KEPT_BACK), max(1, count // self.processes)
-        batch = draw_batch(self.latents, self.tokenizer, rng, records, count, size)
-        noise, levels, cap = torch.randn_like(batch.target), batch.levels, WEIGHT_CAP
-        sample = noised(along(batch.source, batch.target, levels.progress), levels, noise)
+        size, count = (latents.records.shape[-1], WHOLE_A_STEP) if whole else (CROP, CROPPED_A_STEP)
+        records, count = range(len(latents) - KEPT_BACK), max(1, count // self.processes)
+        batch = draw_batch(latents, self.tokenizer, rng, records, count, size)
+        noise = torch.randn_like(batch.target)
         if own:
-            sample, levels = led_on(self.average, batch, noise, sample, tokens(self.tokenizer, [""]), rng)
-            cap = OWN_WEIGHT_CAP
+            (sample, levels), cap = led_on(self.average, self.tokenizer, batch, noise, rng), OWN_WEIGHT_CAP
+        else:
+            sample, levels, cap = batch.sample(noise), batch.levels, WEIGHT_CAP
         velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
-        loss = (weight * as_seen(self.seen, wrong).square()).mean() + BROADLY * (
-            weight * avg_pool2d(wrong, BROAD).square()
-        ).mean()
+        fine, broad = as_seen(self.seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
+        loss = (weight * fine).mean() + BROADLY * (weight * broad).mean()
         reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
         (loss + READING * reading).backward()
-        return torch.stack([loss, reading, torch.tensor(float(count))]).detach()
+        return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the average's loss on records kept back, and its clean latents' error by quarter of the levels."""
+        latents = self.opened(step)
+        kept = range(len(latents) - KEPT_BACK, len(latents))
+        batch = draw_batch(latents, self.tokenizer, np.random.default_rng(0), kept, VALIDATED, CROP)
+        level, end = batch.levels.level, batch.end(batch.levels)
+        sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
+        velocity, weight = aim(sample, end, level, WEIGHT_CAP)
+        predicted = self.average(sample, level, batch.told.tokens)
+        error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
+        quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
+        loss = (weight * as_seen(self.seen, predicted - velocity).square()).mean()
+        return {"validation": float(loss)} | quarters
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +251,6 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     model.to(memory_format=torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.997)
     readers = Readers(model)
-    trained = [*model.parameters(), *readers.parameters()]
     groups = [{"params": list(part.parameters())} for part in (model, readers)]
     optimiser = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds, beside=readers)
@@ -255,21 +259,14 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.train()
     if options.words:
-        teach_words(
-            model,
-            readers,
-            tokenizer,
-            latents.facts[:-KEPT_BACK],
-            np.random.default_rng(SEED),
-            options.words,
-            alone=bool(options.init),
-        )
+        rng, alone = np.random.default_rng(SEED), options.init is not None
+        teach_words(model, readers, tokenizer, latents.facts[:-KEPT_BACK], rng, options.words, alone)
         average.module.load_state_dict(model.state_dict())
     average.module.share_memory()
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     seen = sight(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, seen, options.whole)
-    helpers = Helpers(lessons.learn, trained, threads)
+    helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
     running = misread = 0.0
     for due in stretch.steps():
         pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
@@ -285,6 +282,6 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         if due or stretch.step in (60, 300):
             row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
             row |= {"loss": running, "misread": misread}
-            row |= validate(average.module, tokenizer, latents, seen)
+            row |= lessons.validate(stretch.step)
             log.write(row)
             logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
