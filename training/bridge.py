@@ -28,6 +28,7 @@ LEVELS = 1000
 BETAS = (0.00002, 0.0274)
 SCALE = 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
+UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL, USUALLY = (430, 680), 0.5  # the starts that artists use most, and their share
 FIRST = 0.35  # share of bridges at their start: one call of many, but the one that sees the source as it is
@@ -70,7 +71,7 @@ def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
     bridge = rng.random(count) < bridged
     start = np.where(rng.random(count) < USUALLY, rng.integers(*USUAL, count), rng.integers(LOWEST, HIGHEST, count))
     begun, later = rng.random(count) < FIRST, rng.integers(5, start)
-    level = np.where(bridge, np.where(begun, start, later), rng.integers(0, LEVELS, count))
+    level = np.where(bridge, np.where(begun, start, later), rng.integers(UNBRIDGED, LEVELS, count))
     # The lower a bridge has come from its start, the more of the style is there.
     progress = np.where(begun, 0.0, rng.random(count) ** (later / start))
     overshot = ~begun & (rng.random(count) < OVERSHOT)

@@ -170,7 +170,8 @@ def teach_words(
         told = told_by(tokenizer, captions, pictures)
         longest = int((told.words[..., 0] != UNSAID).sum(1).max()) + 2  # with the marks of beginning and end
         told.words = told.words[:, :longest]
-        model.unet.add_embedding(model.text(told.tokens[:, :longest]).last_hidden_state)
+        with torch.set_grad_enabled(not alone):
+            model.unet.add_embedding(model.text(told.tokens[:, :longest]).last_hidden_state)
         wrong = readers.misread(told)
         optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
         optimiser.zero_grad(set_to_none=True)
