@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from backend.models.load import choose_precision
 # Where a processor has no instructions for bfloat16, autocast to it takes ten times as long as float32.
 PRECISION = choose_precision("automatic", "cpu")
 QUICK_BFLOAT16 = PRECISION is torch.bfloat16
+
+
+class Keeper(Protocol):
+    """What has a state to store, such as an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Take it up again."""
 
 
 class Averaged:
@@ -63,7 +73,7 @@ class Stretch:
         path: Path,
         model: nn.Module,
         average: Averaged,
-        optimiser: torch.optim.Optimizer,
+        optimiser: Keeper,
         seconds: float,
         every: float = 240,
         beside: nn.Module | None = None,

@@ -11,7 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from training.checkpoints import QUICK_BFLOAT16
 from training.tokenizer import LENGTH
 
-CHANNELS = (32, 64, 144, 208)
+# A line lies within one latent, so what draws it works at the latents' own scale: 32 channels there left it blurred.
+CHANNELS = (96, 128, 144, 208)
 SIDE = 80  # latents a side that the pipeline is told; 256 to 512 px are as good, faces need the larger
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256

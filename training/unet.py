@@ -30,16 +30,16 @@ from training.bridge import (
 )
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
-from training.denoiser import Denoiser, build
+from training.denoiser import CHANNELS, Denoiser, build
 from training.encode import Latents, open_latents
 from training.helpers import Helpers
+from training.optimiser import Optimisers
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.reading import Pictured, Readers, Told, teach_words, tokens, told_by
 
 logger = logging.getLogger(__name__)
 
 SEED = 9
-RATE = 8e-4
 WARM = 150  # steps
 BRIDGED = 0.85  # share of samples that come from a source picture
 OWN = 0.12  # share of steps whose samples the model itself has led on, guided, so that it learns to mend its own faults
@@ -53,10 +53,10 @@ LOOKED_AT = 8  # pictures that show how errors of latents are seen
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 # Pictures a step, in crops or whole, which cost about the same. Twice as many pictures take 1.6 times as long.
-CROPPED_A_STEP, WHOLE_A_STEP = 24, 12
+CROPPED_A_STEP, WHOLE_A_STEP = 16, 8
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-PLAIN_VARIANCE = 0.3  # the contrast, in latents as they are seen, that hides an error half
+PLAIN_VARIANCE = 0.6  # the contrast, in latents as they are seen, that hides an error half
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE, RECOLOURED_SOURCE = 0.2, 0.4  # sources that are a style's picture rather than the render
 READING = 0.3  # weight in the loss of what the readers get wrong
@@ -250,7 +250,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
     parser.add_argument("--words", type=float, default=0, help="seconds before it to learn to read captions alone")
-    parser.add_argument("--rate", type=float, default=RATE, help="of learning; a third of it to go on from a folder")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="share of the usual rates; a third to go on from a folder"
+    )
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -262,13 +264,16 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     model = build(tokenizer)
     if options.init:
         unet = UNet2DConditionModel.from_pretrained(options.init, subfolder="unet")
+        if tuple(unet.config.block_out_channels) != CHANNELS:
+            logger.info("the folder's UNet has another shape, so this one begins anew, but for what reads prompts")
+            model.unet.add_embedding = unet.add_embedding
+            unet = model.unet
         model = Denoiser(unet, CLIPTextModel.from_pretrained(options.init, subfolder="text_encoder"))
         model.float()  # the folder is fp16
     model.to(memory_format=torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.997)
     readers = Readers(model)
-    groups = [{"params": list(part.parameters())} for part in (model, readers)]
-    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    optimiser = Optimisers(model, readers)
     stretch = Stretch(cache / "unet.pt", model, average, optimiser, options.seconds, beside=readers)
     log = Log(cache / "logs" / "unet.csv")
     latents = open_latents(cache)
@@ -287,12 +292,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     for due in stretch.steps():
         pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
         pace *= min(1.0, stretch.left / options.cooldown) if options.cooldown else 1.0
-        for group, rate in zip(optimiser.param_groups, (options.rate, RATE), strict=True):
-            group["lr"] = rate * pace
         loss, reading, samples = helpers.step(stretch.step)
+        torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step((options.rate * pace, pace))
         average.update(model, stretch.step)
+        torch.set_num_threads(1)
         stretch.samples += int(samples) * threads
         running, misread = smoothed(running, loss), smoothed(misread, reading)
         if due or stretch.step in (60, 300):

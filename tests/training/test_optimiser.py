@@ -1,0 +1,79 @@
+"""The optimisers as one: views of weights that are shared later, rates by part, and a state that goes on."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training.optimiser import Optimisers, as_matrix  # noqa: E402
+
+
+@dataclass
+class Parts:
+    """What stands for a denoiser: a UNet of an inner convolution between two ends, and a text encoder."""
+
+    unet: Any
+    text: Any
+
+
+def parts() -> tuple[Parts, Any]:
+    torch.manual_seed(0)
+    unet = torch.nn.ModuleDict(
+        {"conv_in": torch.nn.Conv2d(4, 8, 3), "inner": torch.nn.Conv2d(8, 8, 3), "conv_out": torch.nn.Conv2d(8, 4, 3)}
+    ).to(memory_format=torch.channels_last)
+    unet.conv_in, unet.conv_out = unet["conv_in"], unet["conv_out"]
+    return Parts(unet, torch.nn.Linear(4, 4)), torch.nn.Linear(4, 4)
+
+
+def give_gradients(*modules: Any) -> None:
+    torch.manual_seed(1)
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+
+
+def moved(module: Any, before: dict[str, Any]) -> float:
+    return max(float((value - before[name]).abs().max()) for name, value in module.state_dict().items())
+
+
+def test_a_convolution_is_seen_as_a_matrix_without_a_copy() -> None:
+    weights = torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last)
+    matrix = as_matrix(weights)
+    assert matrix.shape == (8, 36)
+    assert matrix.data_ptr() == weights.data_ptr()
+
+
+def test_every_part_learns_at_its_share_even_if_shared_afterwards() -> None:
+    model, readers = parts()
+    optimiser = Optimisers(model, readers)
+    for module in (model.unet, model.text, readers):
+        module.share_memory()
+    before = [copy.deepcopy(module.state_dict()) for module in (*model.unet.values(), model.text, readers)]
+    give_gradients(model.unet, model.text, readers)
+    optimiser.step((0.0, 1.0))
+    now = [moved(*pair) for pair in zip((*model.unet.values(), model.text, readers), before, strict=True)]
+    assert now[:4] == [0.0] * 4
+    assert now[4] > 0
+    optimiser.step((1.0, 0.0))
+    assert all(moved(*pair) > 0 for pair in zip((*model.unet.values(), model.text), before, strict=False))
+
+
+def test_what_goes_on_from_a_state_takes_the_same_step() -> None:
+    model, readers = parts()
+    optimiser = Optimisers(model, readers)
+    give_gradients(model.unet, model.text, readers)
+    optimiser.step((1.0, 1.0))
+    twin, twins = copy.deepcopy((model, readers))
+    twin.unet.conv_in, twin.unet.conv_out = twin.unet["conv_in"], twin.unet["conv_out"]
+    other = Optimisers(twin, twins)
+    other.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    for one, modules in ((optimiser, (model.unet, model.text, readers)), (other, (twin.unet, twin.text, twins))):
+        give_gradients(*modules)
+        one.step((1.0, 1.0))
+    for first, second in zip(model.unet.parameters(), twin.unet.parameters(), strict=True):
+        assert torch.equal(first, second)
