@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 LEVELS = 1000
-# Of a "scaled_linear" schedule, and what latents of deviation 1 are multiplied by (Stable Diffusion's scaling_factor)
-# before noise is added to them. A model so small can't invent again what noise has buried: with Stable Diffusion's
-# schedule and a factor of 2 half strength took stripes, hands and faces (noise of 0.95 deviations), with 0.3 it still
-# left broad areas mottled. With these 20 steps begin with 0.10 at a strength of 0.55, 0.24 at 0.7, 0.49 at 0.8; the top
-# has 7.
-BETAS = (0.00002, 0.0274)
-SCALE = 16.0
+# The noise is that of a "scaled_linear" schedule, divided. A model so small can't invent again what noise has buried:
+# with Stable Diffusion's half strength took stripes, hands and faces, a third of that still left broad areas mottled.
+# With this 20 steps begin with 0.10 of the latents' deviation at a strength of 0.55, 0.24 at 0.7, 0.49 at 0.8; the top
+# has 7. To multiply the latents instead (scaling_factor) would be the same noise, but velocities mix sample and noise
+# as if latents had a deviation of 1: the network then had to hand on every detail itself, and handed on a blur.
+BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
@@ -41,13 +40,21 @@ WEIGHT_CAP, OWN_WEIGHT_CAP = 60.0, 15.0
 
 
 def schedule() -> tuple[Tensor, Tensor]:
-    """Return the shares of signal and of noise (LEVELS each, a² + s² = 1)."""
+    """Return the shares of signal and of noise (LEVELS each, float64, a² + s² = 1)."""
     betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, LEVELS, dtype=torch.float64) ** 2
     kept = (1 - betas).cumprod(0)
-    return kept.sqrt().float(), (1 - kept).sqrt().float()
+    variance = (1 - kept) / kept / QUIETER**2
+    return (1 / (1 + variance)).sqrt(), (variance / (1 + variance)).sqrt()
 
 
-SIGNAL, NOISE = schedule()
+def trained_betas() -> list[float]:
+    """Return the schedule as diffusers' schedulers take it (LEVELS)."""
+    kept = schedule()[0].square()
+    before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    return [float(f"{beta:.6g}") for beta in (1 - kept / before).tolist()]
+
+
+SIGNAL, NOISE = (part.float() for part in schedule())
 SIGMA = NOISE / SIGNAL
 
 
@@ -95,7 +102,7 @@ def along(source: Tensor, target: Tensor, progress: Tensor) -> Tensor:
 
 
 def noised(between: Tensor, levels: Levels, noise: Tensor) -> Tensor:
-    """Return the sample that the sampler would see; `between` and all latents here are times SCALE (N×4×H×W)."""
+    """Return the sample that the sampler would see; `between` lies on the bridges (N×4×H×W)."""
     a, s = shares(levels.level)
     return torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
 
@@ -107,7 +114,7 @@ def aim(sample: Tensor, end: Tensor, level: Tensor, cap: float) -> tuple[Tensor,
     weighting, arXiv 2303.09556).
     """
     a, s = shares(level)
-    weight = (1 + (SCALE * a / s).square()).clamp(max=cap) * (s / SCALE).square()
+    weight = (1 + (a / s).square()).clamp(max=cap) * s.square()
     return (a * sample - end) / s, weight
 
 

@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 
 from training.autoencoder import Coder
 from training.autoencoder import build as fresh_autoencoder
-from training.bridge import BETAS, SCALE
+from training.bridge import trained_betas
 from training.checkpoints import load
 from training.denoiser import build
 from training.encode import frozen
@@ -33,7 +33,7 @@ def decoder(cache: Path) -> AutoencoderKL:
     stored = load(cache / "decoder.pt")
     if stored is not None:
         coder.load_state_dict(stored["average"])
-    coder.vae.register_to_config(scaling_factor=SCALE)
+    coder.vae.register_to_config(scaling_factor=1.0)
     return coder.vae
 
 
@@ -46,9 +46,7 @@ def pipeline(cache: Path) -> StableDiffusionPipeline:
         raise FileNotFoundError("Train the UNet first: python -m training unet")
     model.load_state_dict(stored["average"])
     scheduler = EulerDiscreteScheduler(  # one that adds noise at every step leaves grain
-        beta_schedule="scaled_linear",
-        beta_start=BETAS[0],
-        beta_end=BETAS[1],
+        trained_betas=trained_betas(),
         prediction_type="v_prediction",
         steps_offset=1,
         timestep_spacing="leading",

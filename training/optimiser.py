@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from training.denoiser import Denoiser
 
-MATRICES, REST, WORDS, READERS = 3e-3, 1.5e-3, 3e-4, 8e-4  # rates; the text encoder has been taught beforehand
+# Rates. The last convolution must reach velocities of five and more; the text encoder has been taught beforehand.
+MATRICES, REST, LAST, WORDS, READERS = 3e-3, 1.5e-3, 1.5e-2, 3e-4, 8e-4
 DECAY = 1e-3
 
 
@@ -26,11 +27,17 @@ class Optimisers:
     """Muon and AdamW on a denoiser and what reads beside it."""
 
     def __init__(self, model: Denoiser, readers: nn.Module) -> None:
-        ends = {*model.unet.conv_in.parameters(), *model.unet.conv_out.parameters()}
-        self._matrices = [p for p in model.unet.parameters() if p.dim() > 1 and p not in ends]
-        rest = [p for p in model.unet.parameters() if p.dim() == 1 or p in ends]
+        last, first = list(model.unet.conv_out.parameters()), list(model.unet.conv_in.parameters())
+        inner = [p for p in model.unet.parameters() if p not in {*first, *last}]
+        self._matrices = [p for p in inner if p.dim() > 1]
+        rest = first + [p for p in inner if p.dim() == 1]
         self._views = [nn.Parameter(as_matrix(p.detach())) for p in self._matrices]
-        parts = ((rest, REST), (list(model.text.parameters()), WORDS), (list(readers.parameters()), READERS))
+        parts: tuple[tuple[list[nn.Parameter], float], ...] = (
+            (rest, REST),
+            (last, LAST),
+            (list(model.text.parameters()), WORDS),
+            (list(readers.parameters()), READERS),
+        )
         groups = [{"params": part, "lr": rate} for part, rate in parts]
         self._all: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(self._views, lr=MATRICES, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),

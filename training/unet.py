@@ -16,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.bridge import (
     OWN_WEIGHT_CAP,
-    SCALE,
     SIGMA,
     WEIGHT_CAP,
     Levels,
@@ -64,7 +63,7 @@ READING = 0.3  # weight in the loss of what the readers get wrong
 
 @dataclass
 class Batch:
-    """Training samples: latents times SCALE (N×4×H×W), levels, a caption for one or several."""
+    """Training samples: latents (N×4×H×W), levels, a caption for one or several."""
 
     target: Tensor
     source: Tensor
@@ -111,7 +110,7 @@ def draw_batch(
             targets.append(record[(colouring, style, slice(None), *window)])
             sources.append(record[(1 - colouring if other else colouring, source_style, slice(None), *window)])
             regions.append(latents.regions[number][window])
-    target, source = (SCALE * torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
+    target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
     maps = torch.from_numpy(np.stack(regions).astype(np.int64))
     told = told_by(tokenizer, heard, pictures)
     unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
@@ -220,7 +219,7 @@ class Lessons:
         weight = weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
         fine, broad = as_seen(self.seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
-        loss = (weight * hidden(self.seen, end / SCALE) * fine).mean() + BROADLY * (weight * broad).mean()
+        loss = (weight * hidden(self.seen, end) * fine).mean() + BROADLY * (weight * broad).mean()
         reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
         (loss + READING * reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
@@ -235,9 +234,9 @@ class Lessons:
         sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
         velocity, weight = aim(sample, end, level, WEIGHT_CAP)
         predicted = self.average(sample, level, batch.told.tokens)
-        error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3)) / SCALE**2
+        error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-        weight = weight * hidden(self.seen, end / SCALE)
+        weight = weight * hidden(self.seen, end)
         loss = (weight * as_seen(self.seen, predicted - velocity).square()).mean()
         return {"validation": float(loss)} | quarters
 

@@ -51,13 +51,21 @@ def scene() -> Scene:
 
 def latents(count: int, shape: tuple[int, ...] = (1, 4, 8, 8)) -> list[Any]:
     torch.manual_seed(0)
-    return [bridge.SCALE * torch.randn(shape) for _ in range(count)]
+    return [torch.randn(shape) for _ in range(count)]
 
 
 def levels_of(level: int, progress: float, blind: bool = False) -> bridge.Levels:
     return bridge.Levels(
         torch.tensor([level]), torch.tensor([progress]), torch.tensor([not blind]), torch.tensor([blind])
     )
+
+
+def test_diffusers_computes_the_same_noise_from_the_exported_schedule() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    made = diffusers.EulerDiscreteScheduler(trained_betas=bridge.trained_betas(), prediction_type="v_prediction")
+    sigmas = ((1 - made.alphas_cumprod) / made.alphas_cumprod).sqrt()
+    assert torch.allclose(sigmas[100:], bridge.SIGMA[100:], rtol=0.02)
+    assert torch.allclose(sigmas, bridge.SIGMA, atol=3e-4)  # in single precision
 
 
 def test_a_bridge_at_its_source_is_plain_image_to_image_noise() -> None:
@@ -73,9 +81,9 @@ def test_the_aim_leads_to_the_end_and_weighs_errors_of_clean_latents() -> None:
     velocity, weight = bridge.aim(sample, end, level, 60.0)
     assert torch.allclose(bridge.clean(sample, velocity, level), end, atol=1e-2)
     a, s = bridge.SIGNAL[level].view(-1, 1, 1, 1), bridge.NOISE[level].view(-1, 1, 1, 1)
-    error = 0.3 * bridge.SCALE  # of the clean latent; in velocity it is that over the noise's share
+    error = 0.3  # of the clean latent; in velocity it is that over the noise's share
     lost = (weight * (error / s).square()).flatten().tolist()
-    ratio = (bridge.SCALE * a / s).square().flatten().tolist()
+    ratio = (a / s).square().flatten().tolist()
     assert lost == pytest.approx([0.09 * min(1 + x, 60.0) for x in ratio], rel=1e-4)
 
 
