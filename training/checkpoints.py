@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -32,10 +32,13 @@ class Keeper(Protocol):
         """Take it up again."""
 
 
-class Averaged:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Averaged(Generic[Network]):
     """The moving average of a module's weights, quick at first and slow later."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: Network, decay: float) -> None:
         self.module, self.decay = copy.deepcopy(module).eval().requires_grad_(False), decay
 
     @torch.no_grad()
@@ -72,7 +75,7 @@ class Stretch:
         self,
         path: Path,
         model: nn.Module,
-        average: Averaged,
+        average: Averaged[Any],
         optimiser: Keeper,
         seconds: float,
         every: float = 240,
