@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.denoiser import Denoiser
 
 # Rates. The last convolution must reach velocities of five and more; the text encoder has been taught beforehand.
-MATRICES, REST, LAST, WORDS, READERS = 3e-3, 1.5e-3, 1.5e-2, 3e-4, 8e-4
+MATRICES, REST, LAST, WORDS, READERS = 3e-3, 1.5e-3, 4.5e-2, 3e-4, 8e-4
 DECAY = 1e-3
 
 

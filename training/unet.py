@@ -56,7 +56,6 @@ CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 CROPPED_A_STEP, WHOLE_A_STEP = 16, 8
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-PLAIN_VARIANCE = 0.6  # the contrast, in latents as they are seen, that hides an error half
 RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
 OTHER_SOURCE, RECOLOURED_SOURCE = 0.2, 0.4  # sources that are a style's picture rather than the render
 READING = 0.3  # weight in the loss of what the readers get wrong
@@ -169,18 +168,6 @@ def as_seen(seen: Tensor, errors: Tensor) -> Tensor:
     return torch.einsum("ij,njhw->nihw", seen, errors)
 
 
-def hidden(seen: Tensor, latents: Tensor) -> Tensor:
-    """Return how much less an error is seen for the contrast around it, 0-1 (N×1×H×W), 1 where all is plain.
-
-    Structural similarity counts errors so: their square over the local variance and a constant (Wang and others 2004).
-    Without it lines took all the gradient, and plain grounds stayed mottled. latents: N×4×H×W, of deviation 1.
-    """
-    shown = as_seen(seen, latents)
-    mean, square = (avg_pool2d(x, 3, 1, 1, count_include_pad=False) for x in (shown, shown.square()))
-    variance = (square - mean.square()).clamp(min=0).sum(1, keepdim=True)
-    return PLAIN_VARIANCE / (PLAIN_VARIANCE + variance)
-
-
 @dataclass
 class Lessons:
     """What a process needs to draw its share of a step's samples and learn from them."""
@@ -215,12 +202,11 @@ class Lessons:
             (sample, levels), cap = led_on(self.average, self.tokenizer, batch, noise, rng), OWN_WEIGHT_CAP
         else:
             sample, levels, cap = batch.sample(noise), batch.levels, WEIGHT_CAP
-        end = batch.end(levels)
-        velocity, weight = aim(sample, end, levels.level, cap)
+        velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
         weight = weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
         fine, broad = as_seen(self.seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
-        loss = (weight * hidden(self.seen, end) * fine).mean() + BROADLY * (weight * broad).mean()
+        loss = (weight * fine).mean() + BROADLY * (weight * broad).mean()
         reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
         (loss + READING * reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
@@ -237,7 +223,6 @@ class Lessons:
         predicted = self.average(sample, level, batch.told.tokens)
         error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-        weight = weight * hidden(self.seen, end)
         loss = (weight * as_seen(self.seen, predicted - velocity).square()).mean()
         return {"validation": float(loss)} | quarters
 

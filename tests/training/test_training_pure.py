@@ -310,15 +310,3 @@ def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
     model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
     return checkpoints.Stretch(path, model, checkpoints.Averaged(model, 0.9), optimiser, 10, beside=beside)
-
-
-def test_contrast_hides_errors_and_plain_grounds_show_them() -> None:
-    pytest.importorskip("diffusers")
-    from training.unet import PLAIN_VARIANCE, hidden
-
-    shown = torch.zeros(1, 4, 16, 16)
-    shown[:, 0, :, 8:] = torch.tensor([1.0, -1.0]).repeat(4)  # stripes beside a plain ground
-    counted = hidden(torch.eye(4), shown)
-    assert torch.allclose(counted[..., :6], torch.ones(()))
-    variance = 8 / 9  # of three columns, of which two are alike
-    assert torch.allclose(counted[..., 10:14], torch.tensor(PLAIN_VARIANCE / (PLAIN_VARIANCE + variance)))
