@@ -107,15 +107,15 @@ def noised(between: Tensor, levels: Levels, noise: Tensor) -> Tensor:
     return torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
 
 
-def aim(sample: Tensor, end: Tensor, level: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+def aim(sample: Tensor, end: Tensor, levels: Levels, cap: float) -> tuple[Tensor, Tensor]:
     """Return the velocity (N×4×H×W) that leads from a sample to a clean latent, and the loss weight (N×1×1×1).
 
     The weight gives min(signal/noise + 1, cap) in units of the squared error of a clean latent of deviation 1 (min-SNR
-    weighting, arXiv 2303.09556).
+    weighting, arXiv 2303.09556); beyond a bridge's end it is less, as errors are relative to how far that has led.
     """
-    a, s = shares(level)
+    a, s = shares(levels.level)
     weight = (1 + (a / s).square()).clamp(max=cap) * s.square()
-    return (a * sample - end) / s, weight
+    return (a * sample - end) / s, weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
 
 
 def clean(sample: Tensor, velocity: Tensor, level: Tensor) -> Tensor:

@@ -32,27 +32,21 @@ class Optimisers:
         self._matrices = [p for p in inner if p.dim() > 1]
         rest = first + [p for p in inner if p.dim() == 1]
         self._views = [nn.Parameter(as_matrix(p.detach())) for p in self._matrices]
-        parts: tuple[tuple[list[nn.Parameter], float], ...] = (
-            (rest, REST),
-            (last, LAST),
-            (list(model.text.parameters()), WORDS),
-            (list(readers.parameters()), READERS),
-        )
-        groups = [{"params": part, "lr": rate} for part, rate in parts]
+        parts = (rest, last, list(model.text.parameters()), list(readers.parameters()))
+        groups = [{"params": part} for part in parts]  # every step sets the rates
         self._all: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(self._views, lr=MATRICES, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(self._views, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=DECAY, fused=True),
         )
-        self._rates = (MATRICES, *(rate for _, rate in parts))
 
-    def step(self, paces: tuple[float, float]) -> None:
-        """Learn from the gradients, at shares of the usual rates: the denoiser's, and the readers'."""
+    def step(self, pace: float, readers_pace: float) -> None:
+        """Learn from the gradients, at shares of the usual rates."""
         for view, whole in zip(self._views, self._matrices, strict=True):
             view.grad = None if whole.grad is None else as_matrix(whole.grad)
-        groups = [group for one in self._all for group in one.param_groups]
-        pace, beside = paces
-        for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * (beside if group is groups[-1] else pace)
+        *groups, beside = (group for one in self._all for group in one.param_groups)
+        for group, rate in zip(groups, (MATRICES, REST, LAST, WORDS), strict=True):
+            group["lr"] = rate * pace
+        beside["lr"] = READERS * readers_pace
         for one in self._all:
             one.step()
 

@@ -52,7 +52,7 @@ VALIDATED = 24  # pictures of them
 LOOKED_AT = 8  # pictures that show how errors of latents are seen
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
-# Pictures a step, in crops or whole, which cost about the same. Twice as many pictures take 1.6 times as long.
+# Pictures a step, in crops or whole, which cost about the same.
 CROPPED_A_STEP, WHOLE_A_STEP = 16, 8
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
@@ -202,8 +202,7 @@ class Lessons:
             (sample, levels), cap = led_on(self.average, self.tokenizer, batch, noise, rng), OWN_WEIGHT_CAP
         else:
             sample, levels, cap = batch.sample(noise), batch.levels, WEIGHT_CAP
-        velocity, weight = aim(sample, batch.end(levels), levels.level, cap)
-        weight = weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
+        velocity, weight = aim(sample, batch.end(levels), levels, cap)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
         fine, broad = as_seen(self.seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
         loss = (weight * fine).mean() + BROADLY * (weight * broad).mean()
@@ -219,7 +218,7 @@ class Lessons:
         batch = draw_batch(latents, self.tokenizer, np.random.default_rng(0), kept, VALIDATED, CROP)
         level, end = batch.levels.level, batch.end(batch.levels)
         sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
-        velocity, weight = aim(sample, end, level, WEIGHT_CAP)
+        velocity, weight = aim(sample, end, batch.levels, WEIGHT_CAP)
         predicted = self.average(sample, level, batch.told.tokens)
         error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
@@ -280,7 +279,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         loss, reading, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step((options.rate * pace, pace))
+        optimiser.step(options.rate * pace, pace)
         average.update(model, stretch.step)
         torch.set_num_threads(1)
         stretch.samples += int(samples) * threads

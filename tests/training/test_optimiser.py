@@ -55,11 +55,11 @@ def test_every_part_learns_at_its_share_even_if_shared_afterwards() -> None:
         module.share_memory()
     before = [copy.deepcopy(module.state_dict()) for module in (*model.unet.values(), model.text, readers)]
     give_gradients(model.unet, model.text, readers)
-    optimiser.step((0.0, 1.0))
+    optimiser.step(0.0, 1.0)
     now = [moved(*pair) for pair in zip((*model.unet.values(), model.text, readers), before, strict=True)]
     assert now[:4] == [0.0] * 4
     assert now[4] > 0
-    optimiser.step((1.0, 0.0))
+    optimiser.step(1.0, 0.0)
     assert all(moved(*pair) > 0 for pair in zip((*model.unet.values(), model.text), before, strict=False))
 
 
@@ -67,13 +67,13 @@ def test_what_goes_on_from_a_state_takes_the_same_step() -> None:
     model, readers = parts()
     optimiser = Optimisers(model, readers)
     give_gradients(model.unet, model.text, readers)
-    optimiser.step((1.0, 1.0))
+    optimiser.step(1.0, 1.0)
     twin, twins = copy.deepcopy((model, readers))
     twin.unet.conv_in, twin.unet.conv_out = twin.unet["conv_in"], twin.unet["conv_out"]
     other = Optimisers(twin, twins)
     other.load_state_dict(copy.deepcopy(optimiser.state_dict()))
     for one, modules in ((optimiser, (model.unet, model.text, readers)), (other, (twin.unet, twin.text, twins))):
         give_gradients(*modules)
-        one.step((1.0, 1.0))
+        one.step(1.0, 1.0)
     for first, second in zip(model.unet.parameters(), twin.unet.parameters(), strict=True):
         assert torch.equal(first, second)
