@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.mixture import Mixture
+
 LEVELS = 1000
 # The noise is that of a "scaled_linear" schedule, divided. A model so small can't invent again what noise has buried:
 # with Stable Diffusion's half strength took stripes, hands and faces, a third of that still left broad areas mottled.
@@ -29,9 +31,8 @@ BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
-USUAL, USUALLY = (430, 680), 0.5  # the starts that artists use most, and their share
-FIRST = 0.35  # share of bridges at their start: one call of many, but the one that sees the source as it is
-OVERSHOT, OVERSHOOT = 0.15, 2.0  # share of bridges beyond their end, where high guidance has led, and how far at most
+USUAL = (430, 680)  # the starts that artists use most
+OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
 HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
 FULL = 450  # the level from which on a prompt leads the whole way
 # Of the loss in units of the clean latent's squared error. Samples that the model's own steps led to have a lower one,
@@ -73,15 +74,17 @@ class Levels:
     blind: Tensor  # bool: nothing of the picture is left
 
 
-def draw_levels(rng: np.random.Generator, count: int, bridged: float) -> Levels:
-    """Draw levels for a batch; the share `bridged` of it comes from a source."""
-    bridge = rng.random(count) < bridged
-    start = np.where(rng.random(count) < USUALLY, rng.integers(*USUAL, count), rng.integers(LOWEST, HIGHEST, count))
-    begun, later = rng.random(count) < FIRST, rng.integers(5, start)
+def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> Levels:
+    """Draw levels for a batch."""
+    bridge = rng.random(count) < mixture.bridged
+    start = np.where(
+        rng.random(count) < mixture.usual, rng.integers(*USUAL, count), rng.integers(LOWEST, HIGHEST, count)
+    )
+    begun, later = rng.random(count) < mixture.first, rng.integers(5, start)
     level = np.where(bridge, np.where(begun, start, later), rng.integers(UNBRIDGED, LEVELS, count))
     # The lower a bridge has come from its start, the more of the style is there.
     progress = np.where(begun, 0.0, rng.random(count) ** (later / start))
-    overshot = ~begun & (rng.random(count) < OVERSHOT)
+    overshot = ~begun & (rng.random(count) < mixture.overshot)
     progress = np.where(overshot, 1 + OVERSHOOT * rng.random(count) ** 2, progress)
     blind = ~bridge & (level >= BLIND) & (rng.random(count) < BLINDED)
     progress = np.where(bridge, progress, 1.0).astype(np.float32)

@@ -11,8 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from training.checkpoints import QUICK_BFLOAT16
 from training.tokenizer import LENGTH
 
-# A line lies within one latent, so what draws it works at the latents' own scale: 32 channels there left it blurred.
-CHANNELS = (96, 128, 144, 208)
+# A line lies within one latent, so most layers work at the latents' own scale.
+CHANNELS = (64, 96, 128)
+LAYERS = 2  # a block
 SIDE = 80  # latents a side that the pipeline is told; 256 to 512 px are as good, faces need the larger
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256
@@ -59,9 +60,9 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
         in_channels=4,
         out_channels=4,
         block_out_channels=CHANNELS,
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=LAYERS,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=HEADS,
         # The whole prompt also scales and shifts every block, beside the step's level: styles are told apart far sooner

@@ -119,7 +119,7 @@ class Readers(nn.Module):
         self.parts = nn.Linear(TEXT_WIDTH, 1 + len(PARTS))
         self.colours = nn.Linear(TEXT_WIDTH, 1 + len(COLOURS))
         self.seen: dict[str, Tensor] = {}  # of the last call
-        for name, part in (("features", unet.up_blocks[1]), ("prompts", unet.add_embedding), ("words", model.text)):
+        for name, part in (("features", unet.up_blocks[0]), ("prompts", unet.add_embedding), ("words", model.text)):
             part.register_forward_hook(partial(self._keep, name))
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -135,8 +135,10 @@ class Readers(nn.Module):
     def misread(self, told: Told) -> Tensor:
         """Return the cross-entropy of what is read from the last words and whole prompts, summed over the parts."""
         words, prompts = self.seen["words"].float(), self.said(self.seen["prompts"].float())
-        wrong = cross_entropy(self.parts(words).transpose(1, 2), told.words[..., 0], ignore_index=UNSAID)
-        wrong = wrong + cross_entropy(self.colours(words).transpose(1, 2), told.words[..., 1], ignore_index=UNSAID)
+        wrong = prompts.new_zeros(())
+        if (told.words != UNSAID).any():  # not all captions are empty
+            for read, said in zip((self.parts(words), self.colours(words)), told.words.unbind(-1), strict=True):
+                wrong = wrong + cross_entropy(read.transpose(1, 2), said, ignore_index=UNSAID)
         whole = told.whole.repeat_interleave(len(prompts) // len(told.whole), 0)
         begin = 0
         for part, names in enumerate((DRAWN_AS, *NAMED.values())):

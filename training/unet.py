@@ -33,6 +33,7 @@ from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import CHANNELS, Denoiser, build
 from training.encode import Latents, open_latents
 from training.helpers import Helpers
+from training.mixture import MIXTURES, Mixture
 from training.optimiser import Optimisers
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.reading import Pictured, Readers, Told, teach_words, tokens, told_by
@@ -41,23 +42,17 @@ logger = logging.getLogger(__name__)
 
 SEED = 9
 WARM = 150  # steps
-BRIDGED = 0.85  # share of samples that come from a source picture
-OWN = 0.12  # share of steps whose samples the model itself has led on, guided, so that it learns to mend its own faults
-OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most
+OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most, where the model itself leads samples on
 OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
-RECOLOURED = 0.3  # share of bridges whose source wears other colours than the caption says; the caption wins
-EMPTY, JUNK_ONLY = 0.08, 0.03  # shares of captions
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 24  # pictures of them
 LOOKED_AT = 8  # pictures that show how errors of latents are seen
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 # Pictures a step, in crops or whole, which cost about the same.
-CROPPED_A_STEP, WHOLE_A_STEP = 16, 8
+CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-RENDER_AS_TARGET = 0.04  # so that "3d render" is a style too
-OTHER_SOURCE, RECOLOURED_SOURCE = 0.2, 0.4  # sources that are a style's picture rather than the render
 READING = 0.3  # weight in the loss of what the readers get wrong
 
 
@@ -83,27 +78,33 @@ class Batch:
 
 
 def draw_batch(
-    latents: Latents, tokenizer: CLIPTokenizer, rng: np.random.Generator, records: range, count: int, size: int
+    latents: Latents,
+    tokenizer: CLIPTokenizer,
+    rng: np.random.Generator,
+    records: range,
+    count: int,
+    size: int,
+    mixture: Mixture,
 ) -> Batch:
     """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
     each = CROPS_A_PICTURE if size == CROP else 1
     count *= each
-    levels = draw_levels(rng, count, BRIDGED)
-    recoloured = (rng.random(count) < RECOLOURED) & levels.bridged.numpy()
+    levels = draw_levels(rng, count, mixture)
+    recoloured = (rng.random(count) < mixture.recoloured) & levels.bridged.numpy()
     targets, sources, captions, heard, regions, pictures = [], [], [], [], [], []
     for first in range(0, count, each):
         number = int(rng.integers(records.start, records.stop))
         record, facts = latents.records[number], latents.facts[number]
         colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
-        style = 0 if rng.random() < RENDER_AS_TARGET else int(rng.integers(1, 1 + STYLES_EACH))
+        style = 0 if rng.random() < mixture.render_as_target else int(rng.integers(1, 1 + STYLES_EACH))
         picture = Pictured(facts, colouring, style)
         captions.append(picture.caption(rng, others.any()))
-        silent = rng.random() < EMPTY + JUNK_ONLY
-        heard.append(unspoken(rng) if silent else captions[-1])
+        silent = rng.random() < mixture.empty + mixture.junk_only
+        heard.append(unspoken(rng, mixture) if silent else captions[-1])
         pictures.append(None if silent else picture)
         for other in others:
             source_style = 0
-            if rng.random() < (RECOLOURED_SOURCE if other else OTHER_SOURCE):
+            if rng.random() < (mixture.recoloured_other if other else mixture.other_source):
                 source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
             row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
             window = (slice(row, row + size), slice(column, column + size))
@@ -117,9 +118,13 @@ def draw_batch(
     return Batch(target, source, levels, maps, told, unheard, captions)
 
 
-def unspoken(rng: np.random.Generator) -> str:
+def unspoken(rng: np.random.Generator, mixture: Mixture) -> str:
     """Return a prompt that says nothing of a picture."""
-    return "" if rng.random() < EMPTY / (EMPTY + JUNK_ONLY) else ", ".join(junk(rng, int(rng.integers(1, 6))))
+    return (
+        ""
+        if rng.random() < mixture.empty / (mixture.empty + mixture.junk_only)
+        else ", ".join(junk(rng, int(rng.integers(1, 6))))
+    )
 
 
 @torch.no_grad()
@@ -168,6 +173,12 @@ def as_seen(seen: Tensor, errors: Tensor) -> Tensor:
     return torch.einsum("ij,njhw->nihw", seen, errors)
 
 
+def misfit(seen: Tensor, wrong: Tensor, weight: Tensor) -> Tensor:
+    """Return the loss of velocities that are wrong by so much (N×4×H×W); weight: N×1×1×1."""
+    fine, broad = as_seen(seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
+    return (weight * fine).mean() + BROADLY * (weight * broad).mean()
+
+
 @dataclass
 class Lessons:
     """What a process needs to draw its share of a step's samples and learn from them."""
@@ -180,6 +191,7 @@ class Lessons:
     processes: int
     seen: Tensor  # of `sight`
     wholly: float  # share of steps on whole pictures
+    mixture: Mixture
     latents: Latents | None = None
 
     def opened(self, step: int) -> Latents:
@@ -191,12 +203,15 @@ class Lessons:
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
         latents = self.opened(step)
-        whole, own = np.random.default_rng((SEED, step)).random(2) < (self.wholly, OWN)  # the same in every process
+        whole, own = np.random.default_rng((SEED, step)).random(2) < (
+            self.wholly,
+            self.mixture.own,
+        )  # the same in every process
         rng = np.random.default_rng((SEED, step, process))
         torch.manual_seed(int(rng.integers(2**62)))
         size, count = (latents.records.shape[-1], WHOLE_A_STEP) if whole else (CROP, CROPPED_A_STEP)
         records, count = range(len(latents) - KEPT_BACK), max(1, count // self.processes)
-        batch = draw_batch(latents, self.tokenizer, rng, records, count, size)
+        batch = draw_batch(latents, self.tokenizer, rng, records, count, size, self.mixture)
         noise = torch.randn_like(batch.target)
         if own:
             (sample, levels), cap = led_on(self.average, self.tokenizer, batch, noise, rng), OWN_WEIGHT_CAP
@@ -204,8 +219,7 @@ class Lessons:
             sample, levels, cap = batch.sample(noise), batch.levels, WEIGHT_CAP
         velocity, weight = aim(sample, batch.end(levels), levels, cap)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
-        fine, broad = as_seen(self.seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
-        loss = (weight * fine).mean() + BROADLY * (weight * broad).mean()
+        loss = misfit(self.seen, wrong, weight)
         reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
         (loss + READING * reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
@@ -215,15 +229,14 @@ class Lessons:
         """Return the average's loss on records kept back, and its clean latents' error by quarter of the levels."""
         latents = self.opened(step)
         kept = range(len(latents) - KEPT_BACK, len(latents))
-        batch = draw_batch(latents, self.tokenizer, np.random.default_rng(0), kept, VALIDATED, CROP)
+        batch = draw_batch(latents, self.tokenizer, np.random.default_rng(0), kept, VALIDATED, CROP, self.mixture)
         level, end = batch.levels.level, batch.end(batch.levels)
         sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
         velocity, weight = aim(sample, end, batch.levels, WEIGHT_CAP)
         predicted = self.average(sample, level, batch.told.tokens)
         error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-        loss = (weight * as_seen(self.seen, predicted - velocity).square()).mean()
-        return {"validation": float(loss)} | quarters
+        return {"validation": float(misfit(self.seen, predicted - velocity, weight))} | quarters
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -237,6 +250,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="share of the usual rates; a third to go on from a folder"
     )
+    parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -262,7 +276,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     log = Log(cache / "logs" / "unet.csv")
     latents = open_latents(cache)
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
-    model.train()
+    model.eval()  # nothing drops out, and in training mode diffusers' blocks copy what their shortcuts read
     if options.words:
         rng, alone = np.random.default_rng(SEED), options.init is not None
         teach_words(model, readers, tokenizer, latents.facts[:-KEPT_BACK], rng, options.words, alone)
@@ -270,11 +284,13 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     average.module.share_memory()
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     seen = sight(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
-    lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, seen, options.whole)
+    lessons = Lessons(
+        model, average.module, readers, tokenizer, cache, threads, seen, options.whole, MIXTURES[options.mixture]
+    )
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
     running = misread = 0.0
     for due in stretch.steps():
-        pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 4000) ** 0.5
+        pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 1500) ** 0.5
         pace *= min(1.0, stretch.left / options.cooldown) if options.cooldown else 1.0
         loss, reading, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.optimiser import Optimisers, as_matrix  # noqa: E402
+from training.optimiser import Optimisers, as_matrix, orthogonal  # noqa: E402
 
 
 @dataclass
@@ -77,3 +77,28 @@ def test_what_goes_on_from_a_state_takes_the_same_step() -> None:
         one.step(1.0, 1.0)
     for first, second in zip(model.unet.parameters(), twin.unet.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_a_step_has_no_preferred_direction() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 6, 40), (3, 40, 6)):
+        strengths = torch.linalg.svdvals(orthogonal(torch.randn(shape)).float())
+        assert strengths.shape == (3, 6)
+        assert 0.6 < float(strengths.min()) <= float(strengths.max()) < 1.3
+
+
+def test_filters_that_read_features_keep_their_length() -> None:
+    model, readers = parts()
+    model.unet["attentions"] = torch.nn.ModuleList([torch.nn.Conv2d(8, 8, 3)]).to(memory_format=torch.channels_last)
+    weights = [model.unet["attentions"][0].weight, model.unet["inner"].weight]
+    optimiser = Optimisers(model, readers)
+    before = [weight.detach().clone() for weight in weights]
+    for _ in range(3):
+        give_gradients(model.unet, model.text, readers)
+        optimiser.step(30.0, 1.0)
+    kept, free = (
+        (now.flatten(1).norm(dim=1), then.flatten(1).norm(dim=1)) for now, then in zip(weights, before, strict=True)
+    )
+    assert not torch.allclose(weights[0], before[0], atol=0.01)
+    assert torch.allclose(kept[0], kept[1].mean().expand(8), rtol=1e-4)
+    assert not torch.allclose(free[0], free[1], rtol=0.01)

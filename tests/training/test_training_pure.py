@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 
-from training import bridge, captions, checkpoints, measures, stylist  # noqa: E402
+from training import bridge, captions, checkpoints, measures, mixture, stylist  # noqa: E402
 from training.buffers import SIZE, Scene, load_scene, save_scene  # noqa: E402
 from training.regions import Region, choose_palette, recoloured  # noqa: E402
 from training.wardrobe import choose_outfit, cloth_regions  # noqa: E402
@@ -97,11 +97,11 @@ def test_a_blind_sample_holds_nothing_of_the_picture() -> None:
 
 
 def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
-    levels = bridge.draw_levels(np.random.default_rng(0), 4000, 0.8)
+    levels = bridge.draw_levels(np.random.default_rng(0), 4000, mixture.FULL)
     assert (levels.progress[~levels.bridged] == 1).all()
     come = levels.progress[levels.bridged]
     assert 0.3 < float((come == 0).float().mean()) < 0.4
-    assert 0 < float((come > 1).float().mean()) < bridge.OVERSHOT
+    assert 0 < float((come > 1).float().mean()) < mixture.FULL.overshot
     assert float(come.max()) <= 1 + bridge.OVERSHOOT
     under = levels.bridged & (levels.progress > 0) & (levels.progress < 1)
     low, high = under & (levels.level < 150), under & (levels.level > 500)
