@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.checkpoints import PRECISION
 from training.denoiser import Denoiser
 
 # Rates. The last convolution must reach velocities of five and more; the text encoder has been taught beforehand.
@@ -29,9 +30,9 @@ def as_matrix(weights: Tensor) -> Tensor:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return about the nearest matrices (K×M×N) whose singular values are all one, in bfloat16."""
+    """Return about the nearest matrices (K×M×N) whose singular values are all one."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(PRECISION)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
