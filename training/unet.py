@@ -120,11 +120,9 @@ def draw_batch(
 
 def unspoken(rng: np.random.Generator, mixture: Mixture) -> str:
     """Return a prompt that says nothing of a picture."""
-    return (
-        ""
-        if rng.random() < mixture.empty / (mixture.empty + mixture.junk_only)
-        else ", ".join(junk(rng, int(rng.integers(1, 6))))
-    )
+    if rng.random() < mixture.empty / (mixture.empty + mixture.junk_only):
+        return ""
+    return ", ".join(junk(rng, int(rng.integers(1, 6))))
 
 
 @torch.no_grad()
@@ -203,10 +201,8 @@ class Lessons:
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
         latents = self.opened(step)
-        whole, own = np.random.default_rng((SEED, step)).random(2) < (
-            self.wholly,
-            self.mixture.own,
-        )  # the same in every process
+        drawn = np.random.default_rng((SEED, step)).random(2)  # the same in every process
+        whole, own = drawn < (self.wholly, self.mixture.own)
         rng = np.random.default_rng((SEED, step, process))
         torch.manual_seed(int(rng.integers(2**62)))
         size, count = (latents.records.shape[-1], WHOLE_A_STEP) if whole else (CROP, CROPPED_A_STEP)
