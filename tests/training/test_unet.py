@@ -1,0 +1,25 @@
+"""What the UNet's training weighs its samples by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("cv2")
+
+from training import unet  # noqa: E402
+from training.encode import RECORD, Latents  # noqa: E402
+
+
+def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None:
+    records = np.zeros((2, *RECORD), np.float16)
+    styles = [["ink", "anime", "flat", "oil"], ["ink", "anime", "oil", "flat"]]
+    away = {"ink": (3.0, 5.0), "anime": (1.0, 1.0), "flat": (2.0, 2.0), "oil": (2.0, 2.0)}
+    for number, names in enumerate(styles):
+        records[number, 0, 0] = 0.5  # the render
+        for place, name in enumerate(names, 1):
+            records[number, 0, place] = 0.5 - away[name][number]
+    ways = unet.ways_from_render(Latents(records, np.zeros((2, 64, 64), np.uint8), [{"styles": s} for s in styles]))
+    mean = (17 + 1 + 4 + 4) / 4
+    assert ways == pytest.approx({"render": 1, "ink": 17 / mean, "anime": 1 / mean, "flat": 4 / mean, "oil": 4 / mean})
