@@ -13,7 +13,7 @@ from training.reading import Readers, told_by  # noqa: E402
 
 
 def test_where_all_captions_are_empty_nothing_is_misread() -> None:
-    tokenizer = CLIPTokenizer.from_pretrained("training/checkpoint/tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
     model = build(tokenizer)
     readers = Readers(model)
     told = told_by(tokenizer, ["", ""], [None, None])
