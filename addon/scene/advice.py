@@ -19,7 +19,7 @@ from .capture import picture_size
 LEAST_CFG, GREATEST_CFG = 5.0, 15.0  # outside of these the guide warns
 STRONG_DENOISE = 0.7
 EDITING_DENOISE = 0.9
-EMBEDDED_CFG, EMBEDDED_DENOISE = 1.5, 0.7  # beyond these the embedded model loses colours and figures
+EMBEDDED_CFG, EMBEDDED_DENOISE = 3.0, 0.7  # beyond these the embedded model loses colours and figures
 # LoRAs by which any model of their family needs few steps, and the sampler for it.
 FAST_LORAS = {name: re.compile(rf"<lora:[^<>]*(?<![a-z]){name}(?![a-z])", re.IGNORECASE) for name in ("LCM", "TCD")}
 FEW_STEPS = 12  # more than a distilled model can use
@@ -45,7 +45,7 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
     elif cfg < LEAST_CFG and not fast:
         sentences.append(LOW_CFG.get(settings.diffusion.model, LOW_CFG[""]))
     if settings.diffusion.model == EMBEDDED and (cfg > EMBEDDED_CFG or denoise > EMBEDDED_DENOISE):
-        sentences.append("The embedded model draws best at a CFG scale of 1 and a denoising strength of 0.4 to 0.6.")
+        sentences.append("The embedded model draws best at a CFG scale of 1 to 3 and a denoising strength of 0.4 to 0.6.")
     if denoise > STRONG_DENOISE and cfg > 10:
         sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
     if fast and (settings.diffusion.sampler != fast or settings.diffusion.steps > FEW_STEPS):

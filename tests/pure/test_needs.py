@@ -90,7 +90,7 @@ def test_a_models_files_tell_what_it_is_made_of_without_torch() -> None:
     *numbers, has_torch = done.stdout.split()
     assert has_torch == "False" and all(int(number) > 1_000_000 for number in numbers)
     found = anatomy_of(EMBEDDED)
-    assert found is not None and (found.denoise, found.decode, found.encode) == (32.0, 144.0, 80.0)
+    assert found is not None and (found.denoise, found.decode, found.encode) == (64.0, 144.0, 80.0)
     assert anatomy_of("/nowhere") is None and anatomy_of("nobody/nothing") is None
 
 
