@@ -86,8 +86,8 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
 
     At the last time step the input is nearly pure noise: x = a·x0 + b·noise with b² = 0.995. Epsilon is then the input
     itself, while the velocity a·noise - b·x0 hardly depends on it. So a UNet whose answer is its input predicts noise.
-    On the embedded model, which knows little of noise alone, the correlation is 0.68 for its velocity, and 0.999 for the
-    noise that follows from it.
+    On the embedded model, which knows little of noise alone, the correlation is 0.68 for its velocity, and 0.999 for
+    the noise that follows from it.
     """
     config: Any = unet.config
     size = (1, config.in_channels, 8, 8)  # small, since half precision is slow on CPUs
