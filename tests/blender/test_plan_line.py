@@ -48,7 +48,7 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
         text, suffices = advice.memory_line(bpy.context)
         assert words in text and suffices is enough
     monkeypatch.setattr(advice.jobs, "room", lambda: 75_000_000)
-    assert advice.memory_line(bpy.context)[0].endswith(", Medium")
+    assert advice.memory_line(bpy.context)[0].endswith(", Low")
     settings.diffusion.model = "/nowhere"
     assert advice.memory_line(bpy.context) == ("", True)
 
