@@ -96,7 +96,7 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
     dtype = next(unet.parameters()).dtype
     answer = unet(noise.to(dtype), 999, encoder_hidden_states=context.to(dtype)).sample.float()
     correlation = torch.corrcoef(torch.stack([noise.flatten(), answer.flatten()]))[0, 1]
-    return bool(correlation > 0.9)  # not where it is NaN: of these models, those for 768 overflow in half precision
+    return bool(correlation > 0.8)  # not where it is NaN: of these models, those for 768 overflow in half precision
 
 
 # --- Reading ---

@@ -49,6 +49,9 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
         assert words in text and suffices is enough
     monkeypatch.setattr(advice.jobs, "room", lambda: 75_000_000)
     assert advice.memory_line(bpy.context)[0].endswith(", Low")
+    monkeypatch.setattr(advice.jobs, "device", lambda: "cuda:0")  # where taking turns makes no copies
+    monkeypatch.setattr(advice.jobs, "room", lambda: 185_000_000)
+    assert advice.memory_line(bpy.context)[0].endswith(", Medium")
     settings.diffusion.model = "/nowhere"
     assert advice.memory_line(bpy.context) == ("", True)
 
