@@ -30,7 +30,7 @@ from training.bridge import (
 )
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
-from training.denoiser import CHANNELS, Denoiser, build
+from training.denoiser import Denoiser, build
 from training.encode import Latents, open_latents
 from training.helpers import Helpers
 from training.mixture import MIXTURES, Mixture
@@ -277,15 +277,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     tokenizer = CLIPTokenizer.from_pretrained(cache / "tokenizer")
-    model = build(tokenizer)
     if options.init:
         unet = UNet2DConditionModel.from_pretrained(options.init, subfolder="unet")
-        if tuple(unet.config.block_out_channels) != CHANNELS:
-            logger.info("the folder's UNet has another shape, so this one begins anew, but for what reads prompts")
-            model.unet.add_embedding = unet.add_embedding
-            unet = model.unet
         model = Denoiser(unet, CLIPTextModel.from_pretrained(options.init, subfolder="text_encoder"))
         model.float()  # the folder is fp16
+    else:
+        model = build(tokenizer)
     convert_conv2d_weight_memory_format(model, torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.997)
     readers = Readers(model)
