@@ -45,7 +45,7 @@ def advice(settings: bpy.types.PropertyGroup) -> list[str]:
     elif cfg < LEAST_CFG and not fast:
         sentences.append(LOW_CFG.get(settings.diffusion.model, LOW_CFG[""]))
     if settings.diffusion.model == EMBEDDED and (cfg > EMBEDDED_CFG or denoise > EMBEDDED_DENOISE):
-        sentences.append("The embedded model draws best at a CFG scale of 1 to 3 and a denoising of 0.4 to 0.6.")
+        sentences.append("The embedded model draws best at a CFG scale of 1 to 3, a denoising strength of 0.4 to 0.6.")
     if denoise > STRONG_DENOISE and cfg > 10:
         sentences.append("For heavy repainting keep the CFG scale low; a high one suits detail at low denoising.")
     if fast and (settings.diffusion.sampler != fast or settings.diffusion.steps > FEW_STEPS):
