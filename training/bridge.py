@@ -31,13 +31,13 @@ BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
-USUAL = (430, 680)  # the starts that artists use most
+USUAL = (430, 780)  # the starts that artists use most, and where they name another colour
 OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
 HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
 FULL = 450  # the level from which on a prompt leads the whole way
-# Of the loss in units of the clean latent's squared error. Samples that the model's own steps led to have a lower one,
-# as the error at low levels can't be mended any more.
-WEIGHT_CAP, OWN_WEIGHT_CAP = 60.0, 15.0
+# Of the loss in units of the clean latent's squared error. With 60 levels of 0.7, where colours are renamed, counted
+# a sixth of those below 0.55.
+WEIGHT_CAP = 20.0
 
 
 def schedule() -> tuple[Tensor, Tensor]:
@@ -110,14 +110,15 @@ def noised(between: Tensor, levels: Levels, noise: Tensor) -> Tensor:
     return torch.where(levels.blind.view(-1, 1, 1, 1), 0.0, a) * between + s * noise
 
 
-def aim(sample: Tensor, end: Tensor, levels: Levels, cap: float) -> tuple[Tensor, Tensor]:
+def aim(sample: Tensor, end: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """Return the velocity (N×4×H×W) that leads from a sample to a clean latent, and the loss weight (N×1×1×1).
 
-    The weight gives min(signal/noise + 1, cap) in units of the squared error of a clean latent of deviation 1 (min-SNR
-    weighting, arXiv 2303.09556); beyond a bridge's end it is less, as errors are relative to how far that has led.
+    The weight gives min(signal/noise + 1, WEIGHT_CAP) in units of the squared error of a clean latent of deviation 1
+    (min-SNR weighting, arXiv 2303.09556); beyond a bridge's end it is less, as errors are relative to how far that has
+    led.
     """
     a, s = shares(levels.level)
-    weight = (1 + (a / s).square()).clamp(max=cap) * s.square()
+    weight = (1 + (a / s).square()).clamp(max=WEIGHT_CAP) * s.square()
     return (a * sample - end) / s, weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
 
 

@@ -1,8 +1,9 @@
 """Readers of what pictures show and captions say, which learn beside the denoiser and are thrown away.
 
-One tells every latent's region from the UNet's features, one the style and colours from the whole prompt as the UNet
-takes it in, and of every token which part it speaks of. What is a shirt, and which colour it was told to have, is so
-learnt in thousands of samples, where the pictures alone had not taught it in hundreds of thousands.
+One tells every latent's region from the UNet's features, one the colour that it was told to have, one the style and
+colours from the whole prompt as the UNet takes it in, and of every token which part it speaks of; and every place is
+asked to heed the words that speak of its part. What is a shirt, and which colour it was told to have, is so learnt in
+thousands of samples, where the pictures alone had not taught it in hundreds of thousands.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPTokenizer
 
 from training.captions import caption, phrases
 from training.checkpoints import smoothed
-from training.denoiser import CHANNELS, TEXT_WIDTH, TIME_WIDTH, Denoiser
+from training.denoiser import CHANNELS, HEADS, TEXT_WIDTH, TIME_WIDTH, Denoiser
 from training.pictures import COLOURINGS, STYLES_EACH
-from training.regions import BACKDROP, CLOTH, GROUND, HAIR, REGION_COUNT
+from training.regions import BACKDROP, CLOTH, GROUND, HAIR, REGION_COUNT, Region
 from training.stylist import PLAIN, STYLES, Hand
 from training.tokenizer import LENGTH
 
@@ -43,6 +45,13 @@ PARTS = tuple(NAMED)
 DRAWN_AS = ("render", *STYLES)
 COLOURS = tuple(dict.fromkeys(name for names in NAMED.values() for name in names))
 UNSAID = -100
+PAINTED_WIDTHS = CHANNELS[2], CHANNELS[1]  # of the UNet's last scales but one, from which told colours are read
+# The number of the part that each region shows, as `Told.words` counts them: from 1, 0 of none.
+PART_SHOWN = torch.zeros(REGION_COUNT, dtype=torch.int64)
+PART_SHOWN[[Region[part.upper()] for part in PARTS]] = 1 + torch.arange(len(PARTS))
+# What counts in the loss: words that are misread, regions not seen, places where another colour is read than was told,
+# and those that don't heed the word for their part.
+MISREAD, MISSEEN, MISPAINTED, MISHEEDED = 0.3, 1.0, 2.0, 2.0
 RATE, WARM, CAPTIONS_A_STEP = 1.5e-3, 150, 64  # of the words alone; WARM in steps
 
 
@@ -79,6 +88,7 @@ class Told:
     tokens: Tensor  # N×77
     whole: Tensor  # N×(1 + PARTS): the style, and the colour of each part, or UNSAID
     words: Tensor  # N×77×2: which part a token speaks of and in which colour, from 1; 0 of none, UNSAID behind the end
+    painted: Tensor  # N×(1 + PARTS): the colour of each part, in COLOURS, or UNSAID; the first stands for no part
 
 
 def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -91,9 +101,9 @@ def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 def told_by(tokenizer: CLIPTokenizer, captions: list[str], pictures: list[Pictured | None]) -> Told:
     """Return what captions say of their pictures; nothing where there is no picture that they speak of."""
     found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_offsets_mapping=True)
-    whole, words = [], []
+    whole, words, painted = [], [], []
     for said, picture, spans in zip(captions, pictures, found.offset_mapping, strict=True):
-        places, line = np.array(spans), [UNSAID] * (1 + len(PARTS))
+        places, line, colours = np.array(spans), [UNSAID] * (1 + len(PARTS)), [UNSAID] * (1 + len(PARTS))
         of_token = np.zeros((LENGTH, 2), np.int64)
         of_token[places[:, 1] == 0] = UNSAID
         if picture is not None:
@@ -101,35 +111,99 @@ def told_by(tokenizer: CLIPTokenizer, captions: list[str], pictures: list[Pictur
             for part, (begin, end) in phrases(picture.facts, picture.colours, said).items():
                 number, colour = PARTS.index(part), picture.colours[part]
                 line[1 + number] = NAMED[part].index(colour)
+                colours[1 + number] = COLOURS.index(colour)
                 of_token[(places[:, 0] < end) & (places[:, 1] > begin)] = 1 + number, 1 + COLOURS.index(colour)
         whole.append(line)
         words.append(of_token)
-    return Told(torch.tensor(found.input_ids), torch.tensor(whole), torch.from_numpy(np.stack(words)))
+        painted.append(colours)
+    return Told(
+        torch.tensor(found.input_ids), torch.tensor(whole), torch.from_numpy(np.stack(words)), torch.tensor(painted)
+    )
+
+
+def sampled(regions: Tensor, side: int) -> Tensor:
+    """Return the regions (N×H×H) in the middle of each of side × side squares."""
+    step = regions.shape[-1] // side
+    return regions[:, step // 2 :: step, step // 2 :: step]
+
+
+class Watched:
+    """Cross-attention that keeps how much each place heeded each token (N·heads × places × tokens)."""
+
+    heeded: Tensor
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+        """Return what the places (N×places×channels) take from the words (N×tokens×width)."""
+        words = encoder_hidden_states
+        projected = attn.to_q(hidden_states), attn.to_k(words), attn.to_v(words)
+        asked, keys, values = map(attn.head_to_batch_dim, projected)
+        self.heeded = attn.get_attention_scores(asked, keys)
+        taken: Tensor = attn.to_out[0](attn.batch_to_head_dim(self.heeded @ values))
+        return taken
 
 
 class Readers(nn.Module):
-    """Tells regions from the UNet's features, and from the prompt what it says; learns beside, isn't shipped."""
+    """Tells regions and colours from the UNet's features, and from the prompt what it says; learns beside."""
 
     def __init__(self, model: Denoiser) -> None:
         super().__init__()
         unet = model.unet
         answers = len(DRAWN_AS) + sum(map(len, NAMED.values()))
         self.regions = nn.Sequential(nn.GroupNorm(1, CHANNELS[2]), nn.Conv2d(CHANNELS[2], REGION_COUNT, 1))
+        self.painted = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, len(COLOURS), 1)) for width in PAINTED_WIDTHS
+        )
         self.said = nn.Sequential(nn.LayerNorm(TIME_WIDTH), nn.Linear(TIME_WIDTH, answers))
         self.parts = nn.Linear(TEXT_WIDTH, 1 + len(PARTS))
         self.colours = nn.Linear(TEXT_WIDTH, 1 + len(COLOURS))
+        self.watched = [Watched() for _ in unet.up_blocks[0].attentions]
+        for layer, watch in zip(unet.up_blocks[0].attentions, self.watched, strict=True):
+            layer.transformer_blocks[0].attn2.set_processor(watch)
         self.seen: dict[str, Tensor] = {}  # of the last call
-        for name, part in (("features", unet.up_blocks[0]), ("prompts", unet.add_embedding), ("words", model.text)):
+        hooked = {f"features {i}": unet.up_blocks[i] for i in range(len(self.painted))}
+        for name, part in (hooked | {"prompts": unet.add_embedding, "words": model.text}).items():
             part.register_forward_hook(partial(self._keep, name))
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         self.seen[name] = output.last_hidden_state if name == "words" else output
 
+    def mistaken(self, regions: Tensor, told: Told) -> Tensor:
+        """Return all that the last call's readers and attention get wrong, weighed; regions: N×H×W."""
+        wrong = MISREAD * self.misread(told) + MISSEEN * self.misseen(regions)
+        return wrong + MISPAINTED * self.mispainted(regions, told) + MISHEEDED * self.misheeded(regions, told)
+
     def misseen(self, regions: Tensor) -> Tensor:
         """Return the cross-entropy of the regions (N×H×W) read from the last call's features."""
-        read = self.regions(self.seen["features"].float())
-        step = regions.shape[-1] // read.shape[-1]
-        wrong: Tensor = cross_entropy(read, regions[:, step // 2 :: step, step // 2 :: step])
+        read = self.regions(self.seen["features 0"].float())
+        wrong: Tensor = cross_entropy(read, sampled(regions, read.shape[-1]))
+        return wrong
+
+    def mispainted(self, regions: Tensor, told: Told) -> Tensor:
+        """Return the cross-entropy of the colours told for places (N×H×W regions), summed over the scales."""
+        wrong = torch.zeros(())
+        for i, painted in enumerate(self.painted):
+            read = painted(self.seen[f"features {i}"].float())
+            parts = PART_SHOWN[sampled(regions, read.shape[-1])]
+            colours = told.painted.repeat_interleave(len(parts) // len(told.painted), 0)
+            wanted = colours.gather(1, parts.flatten(1)).view_as(parts)
+            if (wanted != UNSAID).any():
+                wrong = wrong + cross_entropy(read, wanted, ignore_index=UNSAID)
+        return wrong
+
+    def misheeded(self, regions: Tensor, told: Told) -> Tensor:
+        """Return the cross-entropy of the last call's places (N×H×W regions) heeding the words for their parts.
+
+        One of two heads is asked to. Places whose parts the caption doesn't name are left out.
+        """
+        wrong = torch.zeros(())
+        for watch in self.watched:
+            heeded = watch.heeded.float().unflatten(0, (len(regions), HEADS))[:, ::2].mean(1)  # N×places×tokens
+            shown = PART_SHOWN[sampled(regions, round(heeded.shape[1] ** 0.5))].flatten(1)[..., None]
+            spoken = told.words[..., 0].repeat_interleave(len(regions) // len(told.words), 0)[:, None]
+            meant = (shown == spoken) & (shown > 0)
+            shares = (heeded * meant).sum(-1)[meant.any(-1)]
+            if len(shares):
+                wrong = wrong - shares.clamp(min=1e-4).log().mean() / len(self.watched)
         return wrong
 
     def misread(self, told: Told) -> Tensor:

@@ -16,9 +16,7 @@ from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.bridge import (
-    OWN_WEIGHT_CAP,
     SIGMA,
-    WEIGHT_CAP,
     Levels,
     ahead,
     aim,
@@ -43,6 +41,7 @@ logger = logging.getLogger(__name__)
 SEED = 9
 WARM = 150  # steps
 OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most, where the model itself leads samples on
+OWN_PLAIN = 0.5  # share of those steps without guidance
 OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
 KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 24  # pictures of them
@@ -54,7 +53,6 @@ CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
-READING = 0.3  # weight in the loss of what the readers get wrong
 
 
 @dataclass
@@ -79,55 +77,12 @@ class Batch:
         return along(self.source, self.target, ahead(levels.level, levels.progress, ~self.silent))
 
 
-def draw_batch(
-    latents: Latents,
-    tokenizer: CLIPTokenizer,
-    rng: np.random.Generator,
-    records: range,
-    count: int,
-    size: int,
-    mixture: Mixture,
-    ways: dict[str, float],
-) -> Batch:
-    """Draw samples of `count` pictures; a source in other colours makes the caption say the target's.
-
-    ways: of `ways_from_render`. An error counts as a share of what its style changes, or else two fifths of what can be
-    learnt would be ink's, whose paper is white, and a twentieth anime's.
-    """
-    each = CROPS_A_PICTURE if size == CROP else 1
-    count *= each
-    levels = draw_levels(rng, count, mixture)
-    recoloured = (rng.random(count) < mixture.recoloured) & levels.bridged.numpy()
-    targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
-    for first in range(0, count, each):
-        number = int(rng.integers(records.start, records.stop))
-        record, facts = latents.records[number], latents.facts[number]
-        colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
-        style = 0 if rng.random() < mixture.render_as_target else int(rng.integers(1, 1 + STYLES_EACH))
-        picture = Pictured(facts, colouring, style)
-        captions.append(picture.caption(rng, others.any()))
-        silent = rng.random() < mixture.empty + mixture.junk_only
-        heard.append(unspoken(rng, mixture) if silent else captions[-1])
-        pictures.append(None if silent else picture)
-        importance += each * [1 / ways[picture.drawn_as]]
-        for other in others:
-            source_style = 0
-            if rng.random() < (mixture.recoloured_other if other else mixture.other_source):
-                source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
-            row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
-            window = (slice(row, row + size), slice(column, column + size))
-            targets.append(record[(colouring, style, slice(None), *window)])
-            sources.append(record[(1 - colouring if other else colouring, source_style, slice(None), *window)])
-            regions.append(latents.regions[number][window])
-    target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
-    maps = torch.from_numpy(np.stack(regions).astype(np.int64))
-    told = told_by(tokenizer, heard, pictures)
-    unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
-    return Batch(target, source, levels, maps, told, unheard, captions, torch.tensor(importance).view(-1, 1, 1, 1))
-
-
 def ways_from_render(latents: Latents) -> dict[str, float]:
-    """Return how far each style's pictures are from renders (mean square of latents), as a share of their mean."""
+    """Return how far each style's pictures are from renders (mean square of latents), as a share of their mean.
+
+    An error counts as a share of what its style changes, or else two fifths of what can be learnt would be ink's, whose
+    paper is white, and a twentieth anime's.
+    """
     found: dict[str, list[float]] = {}
     for record, facts in zip(latents.records[:LOOKED_AT_WAYS, 0].astype(np.float32), latents.facts, strict=False):
         for style, way in zip(facts["styles"], np.square(record[1:] - record[0]).mean((1, 2, 3)), strict=True):
@@ -148,15 +103,20 @@ def unspoken(rng: np.random.Generator, mixture: Mixture) -> str:
 def led_on(
     model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, noise: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Levels]:
-    """Return the samples that some steps of Euler's sampler with guidance lead to, and where those are."""
-    words, sample = tokens(tokenizer, batch.captions + [""] * len(batch.captions)), batch.sample(noise)
+    """Return the samples that some steps of Euler's sampler lead to, guided or not, and where those are."""
+    sample, plain = batch.sample(noise), rng.random() < OWN_PLAIN
+    words = batch.told.tokens if plain else tokens(tokenizer, batch.captions + [""] * len(batch.captions))
     guidance = torch.from_numpy(OWN_GUIDANCE ** rng.random(len(sample))).float().view(-1, 1, 1, 1)
     level, sigma = batch.levels.level, SIGMA[batch.levels.level].view(-1, 1, 1, 1)
     point = sample / shares(level)[0]
     for _ in range(int(rng.integers(1, 1 + OWN_STEPS))):
-        twice, both = (point * shares(level)[0]).repeat(2, 1, 1, 1), level.repeat(2)
-        said, silent = clean(twice, model(twice, both, words), both).chunk(2)
-        end = silent + guidance * (said - silent)
+        now = point * shares(level)[0]
+        if plain:
+            end = clean(now, model(now, level, words), level)
+        else:
+            twice, both = now.repeat(2, 1, 1, 1), level.repeat(2)
+            said, silent = clean(twice, model(twice, both, words), both).chunk(2)
+            end = silent + guidance * (said - silent)
         kept = torch.from_numpy(rng.uniform(*OWN_KEPT, len(sample))).float()
         level = torch.searchsorted(SIGMA, sigma.flatten() * kept)
         then = SIGMA[level].view(-1, 1, 1, 1)
@@ -218,6 +178,39 @@ class Lessons:
             self.latents = open_latents(self.cache)
         return self.latents
 
+    def draw(self, latents: Latents, rng: np.random.Generator, records: range, count: int, size: int) -> Batch:
+        """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
+        each = CROPS_A_PICTURE if size == CROP else 1
+        count *= each
+        levels = draw_levels(rng, count, self.mixture)
+        recoloured = (rng.random(count) < self.mixture.recoloured) & levels.bridged.numpy()
+        targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
+        for first in range(0, count, each):
+            number = int(rng.integers(records.start, records.stop))
+            record, facts = latents.records[number], latents.facts[number]
+            colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
+            style = 0 if rng.random() < self.mixture.render_as_target else int(rng.integers(1, 1 + STYLES_EACH))
+            picture = Pictured(facts, colouring, style)
+            captions.append(picture.caption(rng, others.any()))
+            silent = rng.random() < self.mixture.empty + self.mixture.junk_only
+            heard.append(unspoken(rng, self.mixture) if silent else captions[-1])
+            pictures.append(None if silent else picture)
+            importance += each * [1 / self.ways[picture.drawn_as]]
+            for other in others:
+                source_style = 0
+                if rng.random() < (self.mixture.recoloured_other if other else self.mixture.other_source):
+                    source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
+                row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
+                window = (slice(row, row + size), slice(column, column + size))
+                targets.append(record[(colouring, style, slice(None), *window)])
+                sources.append(record[(1 - colouring if other else colouring, source_style, slice(None), *window)])
+                regions.append(latents.regions[number][window])
+        target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
+        maps = torch.from_numpy(np.stack(regions).astype(np.int64))
+        told = told_by(self.tokenizer, heard, pictures)
+        unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
+        return Batch(target, source, levels, maps, told, unheard, captions, torch.tensor(importance).view(-1, 1, 1, 1))
+
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
         latents = self.opened(step)
@@ -227,17 +220,17 @@ class Lessons:
         torch.manual_seed(int(rng.integers(2**62)))
         size, count = (latents.records.shape[-1], WHOLE_A_STEP) if whole else (CROP, CROPPED_A_STEP)
         records, count = range(len(latents) - KEPT_BACK), max(1, count // self.processes)
-        batch = draw_batch(latents, self.tokenizer, rng, records, count, size, self.mixture, self.ways)
+        batch = self.draw(latents, rng, records, count, size)
         noise = torch.randn_like(batch.target)
         if own:
-            (sample, levels), cap = led_on(self.average, self.tokenizer, batch, noise, rng), OWN_WEIGHT_CAP
+            sample, levels = led_on(self.average, self.tokenizer, batch, noise, rng)
         else:
-            sample, levels, cap = batch.sample(noise), batch.levels, WEIGHT_CAP
-        velocity, weight = aim(sample, batch.end(levels), levels, cap)
+            sample, levels = batch.sample(noise), batch.levels
+        velocity, weight = aim(sample, batch.end(levels), levels)
         wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
         loss = misfit(self.seen, wrong, batch.importance * weight)
-        reading = self.readers.misseen(batch.regions) + self.readers.misread(batch.told)
-        (loss + READING * reading).backward()
+        reading = self.readers.mistaken(batch.regions, batch.told)
+        (loss + reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
 
     @torch.no_grad()
@@ -246,10 +239,10 @@ class Lessons:
         latents = self.opened(step)
         kept = range(len(latents) - KEPT_BACK, len(latents))
         rng = np.random.default_rng(0)
-        batch = draw_batch(latents, self.tokenizer, rng, kept, VALIDATED, CROP, self.mixture, self.ways)
+        batch = self.draw(latents, rng, kept, VALIDATED, CROP)
         level, end = batch.levels.level, batch.end(batch.levels)
         sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
-        velocity, weight = aim(sample, end, batch.levels, WEIGHT_CAP)
+        velocity, weight = aim(sample, end, batch.levels)
         predicted = self.average(sample, level, batch.told.tokens)
         error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}

@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 
 from transformers import CLIPTokenizer  # noqa: E402
 
-from training.denoiser import build  # noqa: E402
-from training.reading import Readers, told_by  # noqa: E402
+from training.denoiser import HEADS, build  # noqa: E402
+from training.reading import PARTS, UNSAID, Readers, Told, told_by  # noqa: E402
+from training.regions import Region  # noqa: E402
 
 
 def test_where_all_captions_are_empty_nothing_is_misread() -> None:
@@ -20,3 +21,31 @@ def test_where_all_captions_are_empty_nothing_is_misread() -> None:
     with torch.no_grad():
         model(torch.zeros(2, 4, 8, 8), torch.tensor([500, 500]), told.tokens)
         assert float(readers.misread(told)) == 0
+
+
+def test_a_watched_denoiser_draws_as_an_unwatched_one() -> None:
+    tokenizer = CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
+    model = build(tokenizer)
+    torch.nn.init.normal_(model.unet.conv_out.weight)
+    told = told_by(tokenizer, ["ink line drawing of a girl", "red shirt"], [None, None])
+    given = torch.randn(2, 4, 16, 16), torch.tensor([500, 300]), told.tokens
+    with torch.no_grad():
+        before = model(*given)
+        Readers(model)
+        torch.testing.assert_close(model(*given), before)
+
+
+@pytest.mark.parametrize(("top", "bottom", "wrong"), [(1, 3, 0.0), (3, 1, 9.21)])
+def test_a_place_shall_heed_the_words_for_its_part(top: int, bottom: int, wrong: float) -> None:
+    readers = Readers(build(CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")))
+    words = torch.zeros(1, 5, 2, dtype=torch.int64)  # of no part, the top's, of no part, the bottom's, the end's
+    words[0, 1, 0], words[0, 3, 0], words[0, 4] = 1 + PARTS.index("top"), 1 + PARTS.index("bottom"), UNSAID
+    unsaid = torch.full((1, 1 + len(PARTS)), UNSAID)
+    told = Told(torch.zeros(1, 5, dtype=torch.int64), unsaid, words, unsaid)
+    regions = torch.full((1, 16, 16), int(Region.SKIN))  # which no word speaks of
+    regions[:, :8], regions[:, 8:12] = int(Region.TOP), int(Region.BOTTOM)
+    heeded = torch.zeros(HEADS, 4, 4, 5)  # places are 4 latents a side
+    heeded[:, :2, :, top] = heeded[:, 2:3, :, bottom] = 1
+    for watch in readers.watched:
+        watch.heeded = heeded.flatten(1, 2)
+    assert float(readers.misheeded(regions, told)) == pytest.approx(wrong, abs=0.01)
