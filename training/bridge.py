@@ -33,6 +33,7 @@ UNBRIDGED = 500  # the least level of samples without a source; below it the end
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 780)  # the starts that artists use most, and where they name another colour
 OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
+LAGGING = 0.9  # the progress up to which colours may lag
 HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
 FULL = 450  # the level from which on a prompt leads the whole way
 # Of the loss in units of the clean latent's squared error. With 60 levels of 0.7, where colours are renamed, counted
@@ -89,6 +90,18 @@ def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> Level
     blind = ~bridge & (level >= BLIND) & (rng.random(count) < BLINDED)
     progress = np.where(bridge, progress, 1.0).astype(np.float32)
     return Levels(*map(torch.from_numpy, (level, progress, bridge, blind)))
+
+
+def lag(rng: np.random.Generator, progress: float) -> float:
+    """Return how much of (target in the source's colours - target) to add to a source, for colours behind the style.
+
+    Steps lead on what is easy first, so that samples have the style already and their old colours still. With this
+    source the bridge comes at `progress` from source + progress·(target in colours between - source), and goes straight
+    to the target from there.
+    """
+    if not 0 < progress < LAGGING:
+        return 0.0
+    return float(rng.random()) * progress / (1 - progress)
 
 
 def ahead(level: Tensor, progress: Tensor, told: Tensor) -> Tensor:

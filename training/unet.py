@@ -23,6 +23,7 @@ from training.bridge import (
     along,
     clean,
     draw_levels,
+    lag,
     noised,
     shares,
 )
@@ -196,14 +197,18 @@ class Lessons:
             heard.append(unspoken(rng, self.mixture) if silent else captions[-1])
             pictures.append(None if silent else picture)
             importance += each * [1 / self.ways[picture.drawn_as]]
-            for other in others:
+            for place, other in enumerate(others, first):
                 source_style = 0
                 if rng.random() < (self.mixture.recoloured_other if other else self.mixture.other_source):
                     source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
                 row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
                 window = (slice(row, row + size), slice(column, column + size))
-                targets.append(record[(colouring, style, slice(None), *window)])
-                sources.append(record[(1 - colouring if other else colouring, source_style, slice(None), *window)])
+                goal, as_before = (record[(c, style, slice(None), *window)] for c in (colouring, 1 - colouring))
+                source = record[(1 - colouring if other else colouring, source_style, slice(None), *window)]
+                if other and not silent:
+                    source = source + lag(rng, float(levels.progress[place])) * (as_before - goal)
+                targets.append(goal)
+                sources.append(source)
                 regions.append(latents.regions[number][window])
         target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
         maps = torch.from_numpy(np.stack(regions).astype(np.int64))

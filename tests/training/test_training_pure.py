@@ -108,6 +108,17 @@ def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
     assert levels.progress[low].mean() > levels.progress[high].mean() + 0.1
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.8, 1.0, 1.7])
+def test_a_bridge_whose_colours_lag_comes_from_between_the_colours_and_leads_to_the_target(progress: float) -> None:
+    source, as_before, target = latents(3)
+    share = np.random.default_rng(0).random() if 0 < progress < bridge.LAGGING else 0.0
+    lagging = source + bridge.lag(np.random.default_rng(0), progress) * (as_before - target)
+    here = bridge.along(lagging, target, torch.tensor([progress]))
+    styled = target + share * (as_before - target)
+    torch.testing.assert_close(here, source + progress * (styled - source), check_dtype=False, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(bridge.along(lagging, target, torch.ones(1)), target, check_dtype=False)
+
+
 def come_to(denoise: float, guidance: float, steps: int = 20) -> float:
     """Where Euler's sampler ends if the model predicts without fault."""
     levels = np.arange(steps - 1, -1, -1) * (bridge.LEVELS // steps) + 1
