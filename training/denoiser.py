@@ -19,6 +19,11 @@ TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256
 
 
+def in_turn(of_prompts: Tensor, samples: int) -> Tensor:
+    """Return what belongs to prompts (first dimension) for each sample, as many in turn as share a prompt."""
+    return of_prompts.repeat_interleave(samples // len(of_prompts), 0)
+
+
 class Denoiser(nn.Module):
     """UNet and text encoder together, as they are trained and averaged."""
 
@@ -33,7 +38,7 @@ class Denoiser(nn.Module):
         """Return the velocity (N×4×H×W float32) for samples, levels (N) and tokens (N×77 or fewer, in turn)."""
         with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
             words = self.text(tokens).last_hidden_state
-            words = words.repeat_interleave(len(sample) // len(words), 0)
+            words = in_turn(words, len(sample))
             velocity: Tensor = self.unet(sample, level, words).sample
         return velocity.float()
 

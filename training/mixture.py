@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,7 @@ PLAIN = Mixture(
     own=0.0,
 )
 # Mostly other colours than the caption says: the error that is left there is four times what it is elsewhere.
-COLOURS = Mixture(
-    bridged=1.0,
-    first=0.7,
-    usual=0.8,
-    overshot=0.02,
-    recoloured=0.85,
-    other_source=0.1,
-    recoloured_other=0.2,
-    render_as_target=0.02,
-    empty=0.03,
-    junk_only=0.01,
-    own=0.0,
-)
+COLOURS = replace(PLAIN, bridged=1.0, first=0.7, overshot=0.02, recoloured=0.85, other_source=0.1)
 FULL = Mixture(
     bridged=0.92,
     first=0.45,

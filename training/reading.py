@@ -23,7 +23,7 @@ from transformers import CLIPTokenizer
 
 from training.captions import caption, phrases
 from training.checkpoints import smoothed
-from training.denoiser import CHANNELS, HEADS, TEXT_WIDTH, TIME_WIDTH, Denoiser
+from training.denoiser import CHANNELS, HEADS, TEXT_WIDTH, TIME_WIDTH, Denoiser, in_turn
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.regions import BACKDROP, CLOTH, GROUND, HAIR, REGION_COUNT, Region
 from training.stylist import PLAIN, STYLES, Hand
@@ -127,6 +127,14 @@ def sampled(regions: Tensor, side: int) -> Tensor:
     return regions[:, step // 2 :: step, step // 2 :: step]
 
 
+def mistold(scores: Tensor, said: Tensor) -> Tensor:
+    """Return the cross-entropy of scores (N×classes×...) with what was said (N×...); nothing where all is UNSAID."""
+    if (said == UNSAID).all():
+        return scores.new_zeros(())
+    wrong: Tensor = cross_entropy(scores, said, ignore_index=UNSAID)
+    return wrong
+
+
 class Watched:
     """Cross-attention that keeps how much each place heeded each token (N·heads × places × tokens)."""
 
@@ -184,10 +192,8 @@ class Readers(nn.Module):
         for i, painted in enumerate(self.painted):
             read = painted(self.seen[f"features {i}"].float())
             parts = PART_SHOWN[sampled(regions, read.shape[-1])]
-            colours = told.painted.repeat_interleave(len(parts) // len(told.painted), 0)
-            wanted = colours.gather(1, parts.flatten(1)).view_as(parts)
-            if (wanted != UNSAID).any():
-                wrong = wrong + cross_entropy(read, wanted, ignore_index=UNSAID)
+            colours = in_turn(told.painted, len(parts)).gather(1, parts.flatten(1))
+            wrong = wrong + mistold(read, colours.view_as(parts))
         return wrong
 
     def misheeded(self, regions: Tensor, told: Told) -> Tensor:
@@ -195,30 +201,23 @@ class Readers(nn.Module):
 
         One of two heads is asked to. Places whose parts the caption doesn't name are left out.
         """
-        wrong = torch.zeros(())
-        for watch in self.watched:
-            heeded = watch.heeded.float().unflatten(0, (len(regions), HEADS))[:, ::2].mean(1)  # N×places×tokens
-            shown = PART_SHOWN[sampled(regions, round(heeded.shape[1] ** 0.5))].flatten(1)[..., None]
-            spoken = told.words[..., 0].repeat_interleave(len(regions) // len(told.words), 0)[:, None]
-            meant = (shown == spoken) & (shown > 0)
-            shares = (heeded * meant).sum(-1)[meant.any(-1)]
-            if len(shares):
-                wrong = wrong - shares.clamp(min=1e-4).log().mean() / len(self.watched)
-        return wrong
+        heeded = torch.stack([watch.heeded for watch in self.watched]).float()
+        heeded = heeded.unflatten(1, (len(regions), HEADS))[:, :, ::2].mean(2)  # layers×N×places×tokens
+        shown = PART_SHOWN[sampled(regions, round(heeded.shape[2] ** 0.5))].flatten(1)[..., None]
+        meant = (shown == in_turn(told.words[..., 0], len(regions))[:, None]) & (shown > 0)
+        shares = (heeded * meant).sum(-1)[:, meant.any(-1)]
+        return -shares.clamp(min=1e-4).log().mean() if shares.numel() else torch.zeros(())
 
     def misread(self, told: Told) -> Tensor:
         """Return the cross-entropy of what is read from the last words and whole prompts, summed over the parts."""
         words, prompts = self.seen["words"].float(), self.said(self.seen["prompts"].float())
         wrong = prompts.new_zeros(())
-        if (told.words != UNSAID).any():  # not all captions are empty
-            for read, said in zip((self.parts(words), self.colours(words)), told.words.unbind(-1), strict=True):
-                wrong = wrong + cross_entropy(read.transpose(1, 2), said, ignore_index=UNSAID)
-        whole = told.whole.repeat_interleave(len(prompts) // len(told.whole), 0)
+        for read, said in zip((self.parts(words), self.colours(words)), told.words.unbind(-1), strict=True):
+            wrong = wrong + mistold(read.transpose(1, 2), said)
+        whole = in_turn(told.whole, len(prompts))
         begin = 0
         for part, names in enumerate((DRAWN_AS, *NAMED.values())):
-            if (whole[:, part] != UNSAID).any():
-                scores = prompts[:, begin : begin + len(names)]
-                wrong = wrong + cross_entropy(scores, whole[:, part], ignore_index=UNSAID)
+            wrong = wrong + mistold(prompts[:, begin : begin + len(names)], whole[:, part])
             begin += len(names)
         return wrong
 
