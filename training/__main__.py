@@ -20,6 +20,8 @@ STAGES = {
     "autoencoder": "train the autoencoder on pictures",
     "encode": "turn the pictures into latents",
     "unet": "train UNet and text encoder on latents",
+    "results": "draw the model's own results from renders",
+    "decoder": "train the decoder to finish those results",
     "export": "write a diffusers folder",
     "evaluate": "measure a diffusers folder on held-out scenes and make the sheets",
     "plot": "plot the logged figures",

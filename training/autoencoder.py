@@ -25,6 +25,7 @@ SEED = 5
 RATE = 4e-4  # more shakes the colours that the highway begins with
 CROPS = ((64, 16, 0.4), (128, 4, 0.4), (256, 1, 0.2))  # pixels, batch, share: the same work a step
 COLOUR_WEIGHT = 1.0  # of the linear reading
+SPREAD = 1e-4  # the weight of the latents' own size
 LATENT_NOISE = 0.08  # of the latents' deviation, at most: the decoder must bear a denoiser's errors
 CHECKED_SCENES = 3
 
@@ -131,7 +132,7 @@ def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def loss_of(result: Tensor, truth: Tensor, latents: Tensor) -> Tensor:
+def loss_of(result: Tensor, truth: Tensor) -> Tensor:
     """Weigh errors of value, edges, colour and broad areas; the last two keep hues from drifting."""
     error = result - truth
     luma = error[:, :1] * 0.299 + error[:, 1:2] * 0.587 + error[:, 2:] * 0.114
@@ -151,7 +152,6 @@ def loss_of(result: Tensor, truth: Tensor, latents: Tensor) -> Tensor:
         + 0.7 * chroma.abs().mean()
         + 1.5 * broad.abs().mean()
         + 4.0 * broad.square().mean()
-        + 1e-4 * latents.square().mean()
     )
 
 
@@ -196,31 +196,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
     parser.add_argument("--init", type=Path, help="diffusers folder to start from where there is no checkpoint")
-    parser.add_argument("--decoder-only", action="store_true", help="train on behind the frozen encoder in `vae`")
 
 
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
-    """Train for a stretch; checkpoint and log are `autoencoder` or, behind a frozen encoder, `decoder`."""
+    """Train for a stretch; the checkpoint is `autoencoder.pt`, the log `autoencoder.csv`."""
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
-    name = "decoder" if options.decoder_only else "autoencoder"
-    if options.decoder_only:
-        model = Coder(AutoencoderKL.from_pretrained(cache / "vae"))
-        model.vae.encoder.requires_grad_(False)
-        model.vae.quant_conv.requires_grad_(False)
+    model = Coder(AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build())
+    some = crops(open_pictures(cache), np.random.default_rng(SEED), 128, 8)
+    if options.init:
+        fit_reading(model, some)
     else:
-        model = Coder(AutoencoderKL.from_pretrained(options.init, subfolder="vae") if options.init else build())
-        some = crops(open_pictures(cache), np.random.default_rng(SEED), 128, 8)
-        if options.init:
-            fit_reading(model, some)
-        else:
-            lay_colour_highway(model.vae)
-            fit_highway(model, some)
+        lay_colour_highway(model.vae)
+        fit_highway(model, some)
     average = Averaged(model, 0.998)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stretch = Stretch(cache / f"{name}.pt", model, average, optimiser, options.seconds)
-    log = Log(cache / "logs" / f"{name}.csv")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stretch = Stretch(cache / "autoencoder.pt", model, average, optimiser, options.seconds)
+    log = Log(cache / "logs" / "autoencoder.csv")
     checked, styles = checked_pictures(cache)
     pictures = open_pictures(cache)
     model.train()
@@ -242,11 +234,11 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
             )
             result = model.vae.decode(latents + noise).sample
             colours = model.preview(latents)
-        loss = loss_of(result.float(), truth, latents.float())
+        loss = loss_of(result.float(), truth) + SPREAD * latents.float().square().mean()
         loss = loss + COLOUR_WEIGHT * (colours.float() - functional.avg_pool2d(truth, 4)).abs().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model, stretch.step)
         stretch.samples += count * size * size // PICTURE**2 or 1

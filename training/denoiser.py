@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -17,6 +19,7 @@ LAYERS = 2  # a block
 SIDE = 80  # latents a side that the pipeline is told; 256 to 512 px are as good, faces need the larger
 TEXT_WIDTH, TEXT_LAYERS, HEADS = 192, 3, 4
 TIME_WIDTH = 256
+FINER = "up_blocks.1.attentions."  # which the models before had not
 
 
 def in_turn(of_prompts: Tensor, samples: int) -> Tensor:
@@ -66,7 +69,10 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
         out_channels=4,
         block_out_channels=CHANNELS,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        # A place of the coarsest scale is 16 pixels wide, as a small figure's shirt; words are heeded at 8 as well, but
+        # without self-attention there, whose cost grows with the fourth power of a picture's side.
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=[False, True, False],
         layers_per_block=LAYERS,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=HEADS,
@@ -80,4 +86,21 @@ def build(tokenizer: CLIPTokenizer) -> Denoiser:
     )
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
+    for layer in unet.up_blocks[1].attentions:  # begin as nothing, so that a model can grow them later
+        nn.init.zeros_(layer.proj_out.weight)
+        nn.init.zeros_(layer.proj_out.bias)
     return Denoiser(unet, text)
+
+
+def grown(folder: Path, tokenizer: CLIPTokenizer) -> Denoiser:
+    """Return the networks of a diffusers folder; the finer cross-attention begins as nothing where it has none."""
+    model = build(tokenizer)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
+    own, given = model.unet.state_dict(), unet.state_dict()
+    new = {name for name in own if name.startswith(FINER)} - given.keys()
+    if {name: own[name].shape for name in own.keys() - new} != {name: part.shape for name, part in given.items()}:
+        raise ValueError(f"The UNet of {folder} has another shape than this recipe's.")
+    model.unet.load_state_dict(given, strict=not new)
+    model.text.load_state_dict(text.state_dict())
+    return model

@@ -29,12 +29,12 @@ CALMER = 1 / 16
 
 def decoder(cache: Path) -> AutoencoderKL:
     """Return the autoencoder with the frozen encoder and the best decoder so far."""
-    coder = Coder(frozen(cache))
+    vae = frozen(cache)
     stored = load(cache / "decoder.pt")
     if stored is not None:
-        coder.load_state_dict(stored["average"])
-    coder.vae.register_to_config(scaling_factor=1.0)
-    return coder.vae
+        vae.load_state_dict(stored["average"])
+    vae.register_to_config(scaling_factor=1.0)
+    return vae
 
 
 def pipeline(cache: Path) -> StableDiffusionPipeline:

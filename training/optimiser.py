@@ -7,6 +7,7 @@ blocks hand on from a root mean square of 1.5 at the first scale to 3,558 at the
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -18,11 +19,17 @@ from training.denoiser import Denoiser
 MATRICES, REST, LAST, WORDS, READERS = 1e-3, 5e-4, 5e-3, 1e-4, 8e-4
 DECAY = 1e-3
 KEPT = (".conv1.", ".conv2.", ".conv_shortcut.", "samplers.", "attentions.")  # whose filters keep their length
+NOTHING_AT_FIRST = r"up_blocks\.1\.attentions\.\d\.proj_out\.weight"  # of `denoiser.build`
 
 
 def as_matrix(weights: Tensor) -> Tensor:
     """Return a view (out×in) of a matrix, or of a convolution's weights (out×in×k×k, channels last)."""
     return weights.permute(0, 2, 3, 1).view(len(weights), -1) if weights.dim() == 4 else weights
+
+
+def keeps_length(name: str) -> bool:
+    """Return whether these filters are set back to the length that they began with; what began as nothing has none."""
+    return any(part in name for part in KEPT) and not re.fullmatch(NOTHING_AT_FIRST, name)
 
 
 class Optimisers:
@@ -35,7 +42,7 @@ class Optimisers:
         self._matrices = list(matrices.values())
         self._views = [nn.Parameter(as_matrix(p.detach())) for p in self._matrices]
         of_kept = zip(self._views, matrices, strict=True)
-        self._kept = [view.detach() for view, name in of_kept if any(part in name for part in KEPT)]
+        self._kept = [view.detach() for view, name in of_kept if keeps_length(name)]
         self._lengths = [view.norm(dim=1).mean() for view in self._kept]
         rest = first + [p for p in inner.values() if p.dim() == 1]
         parts = (rest, last, list(model.text.parameters()), list(readers.parameters()))

@@ -164,8 +164,9 @@ class Readers(nn.Module):
         self.said = nn.Sequential(nn.LayerNorm(TIME_WIDTH), nn.Linear(TIME_WIDTH, answers))
         self.parts = nn.Linear(TEXT_WIDTH, 1 + len(PARTS))
         self.colours = nn.Linear(TEXT_WIDTH, 1 + len(COLOURS))
-        self.watched = [Watched() for _ in unet.up_blocks[0].attentions]
-        for layer, watch in zip(unet.up_blocks[0].attentions, self.watched, strict=True):
+        layers = [*unet.up_blocks[0].attentions, *unet.up_blocks[1].attentions]
+        self.watched = [Watched() for _ in layers]
+        for layer, watch in zip(layers, self.watched, strict=True):
             layer.transformer_blocks[0].attn2.set_processor(watch)
         self.seen: dict[str, Tensor] = {}  # of the last call
         hooked = {f"features {i}": unet.up_blocks[i] for i in range(len(self.painted))}
@@ -199,14 +200,18 @@ class Readers(nn.Module):
     def misheeded(self, regions: Tensor, told: Told) -> Tensor:
         """Return the cross-entropy of the last call's places (N×H×W regions) heeding the words for their parts.
 
-        One of two heads is asked to. Places whose parts the caption doesn't name are left out.
+        It is summed over the scales. One of two heads is asked to. Places whose parts the caption doesn't name are left
+        out.
         """
-        heeded = torch.stack([watch.heeded for watch in self.watched]).float()
-        heeded = heeded.unflatten(1, (len(regions), HEADS))[:, :, ::2].mean(2)  # layers×N×places×tokens
-        shown = PART_SHOWN[sampled(regions, round(heeded.shape[2] ** 0.5))].flatten(1)[..., None]
-        meant = (shown == in_turn(told.words[..., 0], len(regions))[:, None]) & (shown > 0)
-        shares = (heeded * meant).sum(-1)[:, meant.any(-1)]
-        return -shares.clamp(min=1e-4).log().mean() if shares.numel() else torch.zeros(())
+        wrong = torch.zeros(())
+        for places in sorted({watch.heeded.shape[1] for watch in self.watched}):
+            heeded = torch.stack([watch.heeded for watch in self.watched if watch.heeded.shape[1] == places]).float()
+            heeded = heeded.unflatten(1, (len(regions), HEADS))[:, :, ::2].mean(2)  # layers×N×places×tokens
+            shown = PART_SHOWN[sampled(regions, round(places**0.5))].flatten(1)[..., None]
+            meant = (shown == in_turn(told.words[..., 0], len(regions))[:, None]) & (shown > 0)
+            shares = (heeded * meant).sum(-1)[:, meant.any(-1)]
+            wrong = wrong + (-shares.clamp(min=1e-4).log().mean() if shares.numel() else 0.0)
+        return wrong
 
     def misread(self, told: Told) -> Tensor:
         """Return the cross-entropy of what is read from the last words and whole prompts, summed over the parts."""

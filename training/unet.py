@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from training.bridge import (
     SIGMA,
@@ -29,7 +29,7 @@ from training.bridge import (
 )
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
-from training.denoiser import Denoiser, build
+from training.denoiser import Denoiser, build, grown
 from training.encode import Latents, open_latents
 from training.helpers import Helpers
 from training.mixture import MIXTURES, Mixture
@@ -275,12 +275,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     tokenizer = CLIPTokenizer.from_pretrained(cache / "tokenizer")
-    if options.init:
-        unet = UNet2DConditionModel.from_pretrained(options.init, subfolder="unet")
-        model = Denoiser(unet, CLIPTextModel.from_pretrained(options.init, subfolder="text_encoder"))
-        model.float()  # the folder is fp16
-    else:
-        model = build(tokenizer)
+    model = grown(options.init, tokenizer) if options.init else build(tokenizer)
     convert_conv2d_weight_memory_format(model, torch.channels_last)  # a twentieth faster on processors
     average = Averaged(model, 0.997)
     readers = Readers(model)

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.optimiser import MATRICES, Optimisers, as_matrix  # noqa: E402
+from training.optimiser import MATRICES, Optimisers, as_matrix, keeps_length  # noqa: E402
 
 
 @dataclass
@@ -107,3 +107,11 @@ def test_filters_that_read_features_keep_their_length() -> None:
     assert not torch.allclose(weights[0], before[0], atol=0.01)
     assert torch.allclose(kept[0], kept[1].mean().expand(8), rtol=1e-4)
     assert not torch.allclose(free[0], free[1], rtol=0.01)
+
+
+def test_filters_keep_their_length_but_those_that_began_as_nothing() -> None:
+    assert keeps_length("down_blocks.0.resnets.1.conv2.weight")
+    assert keeps_length("up_blocks.0.attentions.2.proj_out.weight")
+    assert keeps_length("up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.weight")
+    assert not keeps_length("up_blocks.1.attentions.0.proj_out.weight")
+    assert not keeps_length("time_embedding.linear_1.weight")

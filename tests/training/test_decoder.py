@@ -1,0 +1,55 @@
+"""What the decoder learns from: pixels that belong to latents, and how unlike two pictures are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("cv2")
+pytest.importorskip("pytorch_msssim")
+
+from training import pictures  # noqa: E402
+from training.autoencoder import to_tensor  # noqa: E402
+from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
+from training.encode import RECORD, Latents  # noqa: E402
+from training.measures import similarity  # noqa: E402
+from training.results import Results, Whose  # noqa: E402
+from training.unet import KEPT_BACK  # noqa: E402
+
+
+def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
+    records, count = KEPT_BACK + 2, CHECKED + 3
+    places = np.arange(64 * 64, dtype=np.float16).reshape(64, 64) % 251
+    latents = np.broadcast_to(places, (records, *RECORD)).copy()
+    latents[..., 1, :, :] = np.arange(records)[:, None, None, None, None]
+    bytes_ = np.broadcast_to(places.repeat(FACTOR, 0).repeat(FACTOR, 1)[..., None], (records, *pictures.RECORD)).astype(
+        np.uint8
+    )
+    bytes_[..., 1] = np.arange(records)[:, None, None, None, None]
+    whose = [Whose(number % 2, 1, 2) for number in range(count)]
+    drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
+    files = pictures.Pictures(bytes_, [{}] * records), Latents(latents, np.zeros((records, 64, 64), np.uint8), []), None
+    files = (*files[:2], Results(drawn, whose))
+    files[1].facts = [{}] * records
+    lessons, rng = Lessons(torch.nn.Identity(), Path(), files), np.random.default_rng(0)
+    for _ in range(40):
+        given, pixels = lessons.crop(rng, 32)
+        assert given.shape == (4, 32, 32)
+        assert pixels.shape == (128, 128, 3)
+        shown = pixels[::FACTOR, ::FACTOR].permute(2, 0, 1).float()
+        apart = (given[:2] - shown[:2]).abs()  # noise on true latents
+        assert float(apart.mean()) < 0.1
+
+
+def test_how_unlike_pictures_are_is_what_the_evaluation_measures() -> None:
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (16, 16, 3), np.uint8)
+    first = coarse.repeat(8, 0).repeat(8, 1)
+    second = np.clip(first.astype(np.int16) + rng.integers(-40, 41, first.shape), 0, 255).astype(np.uint8)
+    assert float(unlike(to_tensor(first[None]), to_tensor(first[None]))) == pytest.approx(0, abs=1e-6)
+    measured = float(unlike(to_tensor(first[None]), to_tensor(second[None])))
+    assert measured == pytest.approx(1 - similarity(first, second), abs=0.03)  # which looks at the borders too
+    assert measured > 0.1

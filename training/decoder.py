@@ -1,0 +1,147 @@
+"""Trains the decoder on behind the frozen encoder: to give pictures back, and to finish what the UNet draws.
+
+A small UNet leaves plain areas mottled and lines soft. Its results are near the true picture, whose pixels are known,
+so the decoder learns from them what a flat plane and a line of this domain look like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from pytorch_msssim import ssim
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from training.autoencoder import checked_pictures, loss_of, psnr, reconstruction, to_tensor
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
+from training.encode import Latents, frozen, open_latents
+from training.helpers import Helpers
+from training.pictures import COLOURINGS, STYLES_EACH, Pictures, open_pictures
+from training.results import Results, Whose, open_results
+from training.stylist import STYLES
+from training.unet import KEPT_BACK
+
+logger = logging.getLogger(__name__)
+
+SEED = 6
+RATE, WARM = 4e-4, 50
+FINISHED = 0.6  # share of crops that are the UNet's results, the others true latents
+NOISE = 0.08  # of true latents, at most
+CROPS = ((32, 4, 0.7), (64, 1, 0.3))  # latents a side, batch of a process, share of steps
+FACTOR = 4  # pixels a latent
+STRUCTURE, SCALES = 0.5, 3  # weight and scales of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
+CHECKED = 16  # last results, kept back
+
+
+def unlike(result: Tensor, truth: Tensor) -> Tensor:
+    """Return 1 - structural similarity, the mean over scales; pictures N×3×H×W in -1 to 1, from 64 pixels a side."""
+    alike = torch.zeros(())
+    for _ in range(SCALES):
+        alike = alike + ssim(result, truth, data_range=2) / SCALES
+        result, truth = avg_pool2d(result, 2), avg_pool2d(truth, 2)
+    return 1 - alike
+
+
+@dataclass
+class Lessons:
+    """What a process needs to draw its share of a step's crops and learn from them."""
+
+    model: AutoencoderKL
+    cache: Path
+    opened: tuple[Pictures, Latents, Results] | None = None
+
+    def files(self) -> tuple[Pictures, Latents, Results]:
+        """Return what there is to learn from, opened in this process."""
+        if self.opened is None:
+            self.opened = open_pictures(self.cache), open_latents(self.cache), open_results(self.cache)
+        return self.opened
+
+    def crop(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """Draw latents (4×size×size float32) and the bytes that they shall become (4·size × 4·size × 3)."""
+        pictures, latents, results = self.files()
+        if rng.random() < FINISHED:
+            number = int(rng.integers(len(results.whose) - CHECKED))
+            whose, whole, noise = results.whose[number], results.latents[number], 0.0
+        else:
+            places = (len(latents) - KEPT_BACK, COLOURINGS, 1 + STYLES_EACH)
+            whose = Whose(*(int(rng.integers(count)) for count in places))
+            whole, noise = latents.records[whose.record, whose.colouring, whose.style], NOISE * float(rng.random())
+        truth = pictures.records[whose.record, whose.colouring, whose.style]
+        row, column = rng.integers(0, whole.shape[-1] - size + 1, 2)
+        given = torch.from_numpy(whole[:, row : row + size, column : column + size].astype(np.float32))
+        pixels = truth[FACTOR * row : FACTOR * (row + size), FACTOR * column : FACTOR * (column + size)]
+        return given + noise * torch.randn(given.shape), torch.from_numpy(pixels.copy())
+
+    def learn(self, step: int, process: int) -> Tensor:
+        """Add to the gradients; return the loss."""
+        odds = [share for *_, share in CROPS]
+        size, count, _ = CROPS[int(np.random.default_rng((SEED, step)).choice(len(CROPS), p=odds))]  # in every process
+        rng = np.random.default_rng((SEED, step, process))
+        torch.manual_seed(int(rng.integers(2**62)))
+        given, bytes_ = zip(*(self.crop(rng, size) for _ in range(count)), strict=True)
+        truth = to_tensor(torch.stack(bytes_).numpy())
+        with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+            result = self.model.decode(torch.stack(given)).sample
+        loss = loss_of(result.float(), truth) + STRUCTURE * unlike(result.float(), truth)
+        loss.backward()
+        return loss.detach()[None]
+
+    @torch.no_grad()
+    def finished(self, model: AutoencoderKL) -> float:
+        """Return how unlike the true pictures the last results are, decoded."""
+        pictures, _, results = self.files()
+        last = range(len(results.whose) - CHECKED, len(results.whose))
+        wrong = []
+        for number in last:
+            whose = results.whose[number]
+            truth = to_tensor(pictures.records[whose.record, whose.colouring, whose.style][None])
+            with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+                drawn = model.decode(torch.from_numpy(results.latents[number][None].astype(np.float32))).sample
+            wrong.append(float(unlike(drawn.float().clamp(-1, 1), truth)))
+        return float(np.mean(wrong))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("--seconds", type=float, default=1800, help="how long this stretch lasts, its rate falling")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Train for a stretch; the checkpoint is `decoder.pt`, the log `decoder.csv`."""
+    torch.manual_seed(SEED)
+    model = frozen(cache)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    average = Averaged(model, 0.995)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stretch = Stretch(cache / "decoder.pt", model, average, optimiser, options.seconds)
+    log = Log(cache / "logs" / "decoder.csv")
+    checked, styles = checked_pictures(cache)
+    lessons = Lessons(model, cache)
+    helpers = Helpers(lessons.learn, trained, threads)
+    begun, running = stretch.step, 0.0
+    for due in stretch.steps():
+        rate = RATE * min(1.0, (stretch.step - begun + 1) / WARM, stretch.left / options.seconds)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = helpers.step(stretch.step)[0]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        average.update(model, stretch.step)
+        running = smoothed(running, loss)
+        if due or stretch.step == begun + 20:
+            torch.set_num_threads(threads)
+            ratios = psnr(reconstruction(average.module, checked), checked)
+            named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running}
+            row |= {"unlike": lessons.finished(average.module), "psnr": float(ratios.mean())} | named
+            torch.set_num_threads(1)
+            log.write(row)
+            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
