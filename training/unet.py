@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
@@ -36,6 +38,7 @@ from training.mixture import MIXTURES, Mixture
 from training.optimiser import Optimisers
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.reading import Pictured, Readers, Told, teach_words, tokens, told_by
+from training.regions import Region
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 # Pictures a step, in crops or whole, which cost about the same.
 CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
+BACKDROPS = ("sky", "wall", "ground")
+RENAMED = 4.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
 BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
 
 
@@ -67,7 +72,7 @@ class Batch:
     told: Told
     silent: Tensor  # N bool: told nothing of the picture
     captions: list[str]  # what could have been said
-    importance: Tensor  # N×1×1×1: what their errors count
+    importance: Tensor  # N×1×H×W: what their errors count
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return what the sampler would see."""
@@ -91,6 +96,12 @@ def ways_from_render(latents: Latents) -> dict[str, float]:
     means = {style: float(np.mean(some)) for style, some in found.items()}
     typical = float(np.mean(list(means.values())))
     return {"render": 1.0} | {style: mean / typical for style, mean in means.items()}
+
+
+def weights_of_places(shown: NDArray[np.uint8], renamed: Sequence[str]) -> NDArray[np.float32]:
+    """Return what errors count where regions are shown (H×W), if the source has other colours in the renamed parts."""
+    regions = [Region[part.upper()] for part in renamed if part not in BACKDROPS]
+    return np.where(np.isin(shown, regions), RENAMED, 1).astype(np.float32)
 
 
 def unspoken(rng: np.random.Generator, mixture: Mixture) -> str:
@@ -152,9 +163,9 @@ def as_seen(seen: Tensor, errors: Tensor) -> Tensor:
 
 
 def misfit(seen: Tensor, wrong: Tensor, weight: Tensor) -> Tensor:
-    """Return the loss of velocities that are wrong by so much (N×4×H×W); weight: N×1×1×1."""
+    """Return the loss of velocities that are wrong by so much (N×4×H×W); weight: N×1×H×W."""
     fine, broad = as_seen(seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
-    return (weight * fine).mean() + BROADLY * (weight * broad).mean()
+    return (weight * fine).mean() + BROADLY * (avg_pool2d(weight, BROAD) * broad).mean()
 
 
 @dataclass
@@ -196,7 +207,6 @@ class Lessons:
             silent = rng.random() < self.mixture.empty + self.mixture.junk_only
             heard.append(unspoken(rng, self.mixture) if silent else captions[-1])
             pictures.append(None if silent else picture)
-            importance += each * [1 / self.ways[picture.drawn_as]]
             for place, other in enumerate(others, first):
                 source_style = 0
                 if rng.random() < (self.mixture.recoloured_other if other else self.mixture.other_source):
@@ -207,14 +217,18 @@ class Lessons:
                 source = record[(1 - colouring if other else colouring, source_style, slice(None), *window)]
                 if other and not silent:
                     source = source + lag(rng, float(levels.progress[place])) * (as_before - goal)
+                shown = latents.regions[number][window]
+                renamed = facts["changed"] if other and not silent else ()
+                importance.append(weights_of_places(shown, renamed) / self.ways[picture.drawn_as])
                 targets.append(goal)
                 sources.append(source)
-                regions.append(latents.regions[number][window])
+                regions.append(shown)
         target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
         maps = torch.from_numpy(np.stack(regions).astype(np.int64))
         told = told_by(self.tokenizer, heard, pictures)
         unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
-        return Batch(target, source, levels, maps, told, unheard, captions, torch.tensor(importance).view(-1, 1, 1, 1))
+        weights = torch.from_numpy(np.stack(importance))[:, None]
+        return Batch(target, source, levels, maps, told, unheard, captions, weights)
 
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""

@@ -10,6 +10,7 @@ pytest.importorskip("cv2")
 
 from training import unet  # noqa: E402
 from training.encode import RECORD, Latents  # noqa: E402
+from training.regions import Region  # noqa: E402
 
 
 def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None:
@@ -23,3 +24,18 @@ def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None
     ways = unet.ways_from_render(Latents(records, np.zeros((2, 64, 64), np.uint8), [{"styles": s} for s in styles]))
     mean = (17 + 1 + 4 + 4) / 4
     assert ways == pytest.approx({"render": 1, "ink": 17 / mean, "anime": 1 / mean, "flat": 4 / mean, "oil": 4 / mean})
+
+
+def test_errors_count_more_where_another_colour_is_named_but_not_on_backdrops() -> None:
+    shown = np.array([[Region.TOP, Region.TOP_SECOND], [Region.SKY, Region.HAIR]], np.uint8)
+    assert unet.weights_of_places(shown, ("top", "sky")).tolist() == [[unet.RENAMED, 1], [1, 1]]
+    assert unet.weights_of_places(shown, ()).tolist() == [[1, 1], [1, 1]]
+
+
+def test_broad_errors_count_by_the_mean_weight_of_their_area() -> None:
+    wrong, weight = torch.zeros(1, 4, 8, 8), torch.ones(1, 1, 8, 8)
+    wrong[..., :4, :4] = 1.0
+    plain = float(unet.misfit(torch.eye(4), wrong, weight))
+    assert plain == pytest.approx((1 + unet.BROADLY) / 4)
+    weight[..., :4, :2] = 4.0
+    assert float(unet.misfit(torch.eye(4), wrong, weight)) == pytest.approx(2.5 * plain)
