@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from pytorch_msssim import ssim
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -35,7 +36,7 @@ FINISHED = 0.6  # share of crops that are the UNet's results, the others true la
 NOISE = 0.08  # of true latents, at most
 CROPS = ((32, 4, 0.7), (64, 1, 0.3))  # latents a side, batch of a process, share of steps
 FACTOR = 4  # pixels a latent
-STRUCTURE, SCALES = 0.5, 3  # weight and scales of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
+STRUCTURE, SCALES = 2.0, 3  # weight and scales of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
 CHECKED = 16  # last results, kept back
 
 
@@ -62,7 +63,7 @@ class Lessons:
             self.opened = open_pictures(self.cache), open_latents(self.cache), open_results(self.cache)
         return self.opened
 
-    def crop(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+    def crop(self, rng: np.random.Generator, size: int) -> tuple[Tensor, NDArray[np.uint8]]:
         """Draw latents (4×size×size float32) and the bytes that they shall become (4·size × 4·size × 3)."""
         pictures, latents, results = self.files()
         if rng.random() < FINISHED:
@@ -76,7 +77,7 @@ class Lessons:
         row, column = rng.integers(0, whole.shape[-1] - size + 1, 2)
         given = torch.from_numpy(whole[:, row : row + size, column : column + size].astype(np.float32))
         pixels = truth[FACTOR * row : FACTOR * (row + size), FACTOR * column : FACTOR * (column + size)]
-        return given + noise * torch.randn(given.shape), torch.from_numpy(pixels.copy())
+        return given + noise * torch.randn(given.shape), pixels
 
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the loss."""
@@ -85,7 +86,7 @@ class Lessons:
         rng = np.random.default_rng((SEED, step, process))
         torch.manual_seed(int(rng.integers(2**62)))
         given, bytes_ = zip(*(self.crop(rng, size) for _ in range(count)), strict=True)
-        truth = to_tensor(torch.stack(bytes_).numpy())
+        truth = to_tensor(np.stack(bytes_))
         with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
             result = self.model.decode(torch.stack(given)).sample
         loss = loss_of(result.float(), truth) + STRUCTURE * unlike(result.float(), truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,15 +32,15 @@ def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
     bytes_[..., 1] = np.arange(records)[:, None, None, None, None]
     whose = [Whose(number % 2, 1, 2) for number in range(count)]
     drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
-    files = pictures.Pictures(bytes_, [{}] * records), Latents(latents, np.zeros((records, 64, 64), np.uint8), []), None
-    files = (*files[:2], Results(drawn, whose))
-    files[1].facts = [{}] * records
+    nothing: list[dict[str, Any]] = [{}] * records
+    maps = np.zeros((records, 64, 64), np.uint8)
+    files = pictures.Pictures(bytes_, nothing), Latents(latents, maps, nothing), Results(drawn, whose)
     lessons, rng = Lessons(torch.nn.Identity(), Path(), files), np.random.default_rng(0)
     for _ in range(40):
         given, pixels = lessons.crop(rng, 32)
         assert given.shape == (4, 32, 32)
         assert pixels.shape == (128, 128, 3)
-        shown = pixels[::FACTOR, ::FACTOR].permute(2, 0, 1).float()
+        shown = torch.from_numpy(pixels[::FACTOR, ::FACTOR].astype(np.float32)).permute(2, 0, 1)
         apart = (given[:2] - shown[:2]).abs()  # noise on true latents
         assert float(apart.mean()) < 0.1
 

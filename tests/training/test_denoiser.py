@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
 
 
-def drawn(model: Denoiser) -> torch.Tensor:
+def drawn(model: Denoiser) -> Any:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         sample = torch.randn(2, 4, 16, 16, generator=generator)
