@@ -86,7 +86,7 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
 
     At the last time step the input is nearly pure noise: x = a·x0 + b·noise with b² = 0.995. Epsilon is then the input
     itself, while the velocity a·noise - b·x0 hardly depends on it. So a UNet whose answer is its input predicts noise.
-    On the embedded model, which knows little of noise alone, the correlation is 0.68 for its velocity, and 0.999 for
+    On the embedded model, which knows little of noise alone, the correlation is 0.83 for its velocity, and 0.999 for
     the noise that follows from it.
     """
     config: Any = unet.config
@@ -96,7 +96,7 @@ def predicts_noise(unet: torch.nn.Module) -> bool:
     dtype = next(unet.parameters()).dtype
     answer = unet(noise.to(dtype), 999, encoder_hidden_states=context.to(dtype)).sample.float()
     correlation = torch.corrcoef(torch.stack([noise.flatten(), answer.flatten()]))[0, 1]
-    return bool(correlation > 0.8)  # not where it is NaN: of these models, those for 768 overflow in half precision
+    return bool(correlation > 0.9)  # not where it is NaN: of these models, those for 768 overflow in half precision
 
 
 # --- Reading ---
