@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from training.buffers import load_scene, scene_paths
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
 from training.pictures import COLOURINGS, STYLES_EACH, Pictures, draw, open_pictures
 from training.stylist import PICTURE, STYLES
-
-logger = logging.getLogger(__name__)
 
 CHANNELS = (16, 48, 96)  # (32, 64, 128) costs 1.9 times as much a picture
 SEED = 5
@@ -192,6 +189,12 @@ def psnr(result: Tensor, truth: Tensor) -> Tensor:
     return -10 * torch.log10((result - truth).square().mean((1, 2, 3)) / 4)
 
 
+def psnr_by_style(model: AutoencoderKL, pictures: Tensor, styles: list[str]) -> dict[str, float]:
+    """Return the mean PSNR in dB that each style's pictures (N×3×H×W) keep; styles: N."""
+    ratios = psnr(reconstruction(model, pictures), pictures)
+    return {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
@@ -244,13 +247,11 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         stretch.samples += count * size * size // PICTURE**2 or 1
         running = smoothed(running, loss)
         if due or stretch.step in (60, 300):
-            ratios = psnr(reconstruction(average.module.vae, checked), checked)
-            named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
+            named = psnr_by_style(average.module.vae, checked, styles)
             row = {
                 "seconds": stretch.elapsed,
                 "step": stretch.step,
                 "loss": running,
-                "psnr": float(ratios.mean()),
+                "psnr": float(np.mean(list(named.values()))),
             } | named
             log.write(row)
-            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from backend.models.load import choose_precision
+
+logger = logging.getLogger(__name__)
 
 # Where a processor has no instructions for bfloat16, autocast to it takes ten times as long as float32.
 PRECISION = choose_precision("automatic", "cpu")
@@ -154,10 +157,11 @@ class Log:
         self.path = path
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row."""
+        """Append one row, and say it."""
         fresh = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             if fresh:
                 writer.writeheader()
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+        logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -7,7 +7,6 @@ so the decoder learns from them what a flat plane and a line of this domain look
 from __future__ import annotations
 
 import argparse
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,24 +18,20 @@ from pytorch_msssim import ssim
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from training.autoencoder import checked_pictures, loss_of, psnr, reconstruction, to_tensor
+from training.autoencoder import LATENT_NOISE, checked_pictures, loss_of, psnr_by_style, to_tensor
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
-from training.encode import Latents, frozen, open_latents
+from training.encode import KEPT_BACK, Latents, frozen, open_latents
 from training.helpers import Helpers
+from training.measures import SCALES
 from training.pictures import COLOURINGS, STYLES_EACH, Pictures, open_pictures
 from training.results import Results, Whose, open_results
-from training.stylist import STYLES
-from training.unet import KEPT_BACK
-
-logger = logging.getLogger(__name__)
 
 SEED = 6
 RATE, WARM = 4e-4, 50
 FINISHED = 0.6  # share of crops that are the UNet's results, the others true latents
-NOISE = 0.08  # of true latents, at most
 CROPS = ((32, 4, 0.7), (64, 1, 0.3))  # latents a side, batch of a process, share of steps
 FACTOR = 4  # pixels a latent
-STRUCTURE, SCALES = 2.0, 3  # weight and scales of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
+STRUCTURE = 2.0  # the weight of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
 CHECKED = 16  # last results, kept back
 
 
@@ -72,7 +67,8 @@ class Lessons:
         else:
             places = (len(latents) - KEPT_BACK, COLOURINGS, 1 + STYLES_EACH)
             whose = Whose(*(int(rng.integers(count)) for count in places))
-            whole, noise = latents.records[whose.record, whose.colouring, whose.style], NOISE * float(rng.random())
+            whole = latents.records[whose.record, whose.colouring, whose.style]
+            noise = LATENT_NOISE * float(rng.random())
         truth = pictures.records[whose.record, whose.colouring, whose.style]
         row, column = rng.integers(0, whole.shape[-1] - size + 1, 2)
         given = torch.from_numpy(whole[:, row : row + size, column : column + size].astype(np.float32))
@@ -139,10 +135,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         running = smoothed(running, loss)
         if due or stretch.step == begun + 20:
             torch.set_num_threads(threads)
-            ratios = psnr(reconstruction(average.module, checked), checked)
-            named = {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
+            named = psnr_by_style(average.module, checked, styles)
             row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running}
-            row |= {"unlike": lessons.finished(average.module), "psnr": float(ratios.mean())} | named
+            row |= {"unlike": lessons.finished(average.module), "psnr": float(np.mean(list(named.values())))} | named
             torch.set_num_threads(1)
             log.write(row)
-            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -22,7 +22,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipe
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.autoencoder import checked_pictures, psnr, reconstruction, to_tensor
+from training.autoencoder import checked_pictures, psnr_by_style, to_tensor
 from training.buffers import Scene, load_scene, scene_paths
 from training.captions import full_caption
 from training.checkpoints import PRECISION
@@ -266,9 +266,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     if "styles" in wanted:
         judge = style_classifier(cache, options.classifier_steps)
         checked, styles = checked_pictures(cache)
-        ratios = psnr(reconstruction(model.text.vae.float(), checked), checked)
+        result["psnr"] = psnr_by_style(model.text.vae.float(), checked, styles)
         model.text.vae.to(PRECISION)
-        result["psnr"] = {n: float(ratios[[s == n for s in styles]].mean()) for n in ("render", *STYLES)}
         result["classifier right"] = measure_judge(judge, cases)
         result["styles"] = {str(d): measure_styles(model, judge, cases, options.styles, d) for d in options.denoise}
     if "denoise" in wanted:

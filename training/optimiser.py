@@ -7,19 +7,17 @@ blocks hand on from a root mean square of 1.5 at the first scale to 3,558 at the
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.denoiser import Denoiser
+from training.denoiser import FINER, Denoiser
 
 # Rates. The last convolution must reach velocities of five and more; the text encoder has been taught beforehand.
 MATRICES, REST, LAST, WORDS, READERS = 1e-3, 5e-4, 5e-3, 1e-4, 8e-4
 DECAY = 1e-3
 KEPT = (".conv1.", ".conv2.", ".conv_shortcut.", "samplers.", "attentions.")  # whose filters keep their length
-NOTHING_AT_FIRST = r"up_blocks\.1\.attentions\.\d\.proj_out\.weight"  # of `denoiser.build`
 
 
 def as_matrix(weights: Tensor) -> Tensor:
@@ -29,7 +27,8 @@ def as_matrix(weights: Tensor) -> Tensor:
 
 def keeps_length(name: str) -> bool:
     """Return whether these filters are set back to the length that they began with; what began as nothing has none."""
-    return any(part in name for part in KEPT) and not re.fullmatch(NOTHING_AT_FIRST, name)
+    nothing_at_first = name.startswith(FINER) and name.endswith(".proj_out.weight")
+    return any(part in name for part in KEPT) and not nothing_at_first
 
 
 class Optimisers:

@@ -18,11 +18,10 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from numpy.typing import NDArray
 
 from training.checkpoints import PRECISION
-from training.encode import LATENT, open_latents
+from training.encode import KEPT_BACK, LATENT, open_latents
 from training.export import pipeline
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.reading import Pictured
-from training.unet import KEPT_BACK
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from training.bridge import (
 from training.captions import junk
 from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build, grown
-from training.encode import Latents, open_latents
+from training.encode import KEPT_BACK, Latents, open_latents
 from training.helpers import Helpers
 from training.mixture import MIXTURES, Mixture
 from training.optimiser import Optimisers
@@ -47,7 +47,6 @@ WARM = 150  # steps
 OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most, where the model itself leads samples on
 OWN_PLAIN = 0.5  # share of those steps without guidance
 OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
-KEPT_BACK = 12  # last records, for the validation loss
 VALIDATED = 24  # pictures of them
 LOOKED_AT = 8  # pictures that show how errors of latents are seen
 LOOKED_AT_WAYS = 200  # records that show how far styles are from renders
@@ -326,4 +325,3 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
             row |= {"loss": running, "misread": misread}
             row |= lessons.validate(stretch.step)
             log.write(row)
-            logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -15,10 +15,9 @@ pytest.importorskip("pytorch_msssim")
 from training import pictures  # noqa: E402
 from training.autoencoder import to_tensor  # noqa: E402
 from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
-from training.encode import RECORD, Latents  # noqa: E402
+from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
 from training.results import Results, Whose  # noqa: E402
-from training.unet import KEPT_BACK  # noqa: E402
 
 
 def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
