@@ -24,6 +24,8 @@ STAGES = {
     "decoder": "train the decoder to finish those results",
     "export": "write a diffusers folder",
     "evaluate": "measure a diffusers folder on held-out scenes and make the sheets",
+    "captioner": "train what reads a picture back into a prompt",
+    "evaluate_captioner": "measure that on held-out scenes",
     "plot": "plot the logged figures",
 }
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.mixture import Mixture
@@ -31,14 +32,15 @@ BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
 UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
-USUAL = (430, 780)  # the starts that artists use most, and where they name another colour
+USUAL = (430, 780)  # the starts that artists use most
+RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew
 OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
 LAGGING = 0.9  # the progress up to which colours may lag
 HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
 FULL = 450  # the level from which on a prompt leads the whole way
 # Of the loss in units of the clean latent's squared error. With 60 levels of 0.7, where colours are renamed, counted
-# a sixth of those below 0.55.
-WEIGHT_CAP = 20.0
+# a sixth of those below 0.55; without the floor, those of a bridge at 0.9 count a sixteenth.
+WEIGHT_CAP, WEIGHT_FLOOR = 20.0, 3.0
 
 
 def schedule() -> tuple[Tensor, Tensor]:
@@ -75,12 +77,12 @@ class Levels:
     blind: Tensor  # bool: nothing of the picture is left
 
 
-def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> Levels:
-    """Draw levels for a batch."""
+def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> tuple[Levels, NDArray[np.bool_]]:
+    """Draw levels for a batch, and which of its samples' sources wear other colours than the caption says."""
     bridge = rng.random(count) < mixture.bridged
-    start = np.where(
-        rng.random(count) < mixture.usual, rng.integers(*USUAL, count), rng.integers(LOWEST, HIGHEST, count)
-    )
+    recoloured = bridge & (rng.random(count) < mixture.recoloured)
+    usual = np.where(recoloured, rng.integers(*RENAMING, count), rng.integers(*USUAL, count))
+    start = np.where(rng.random(count) < mixture.usual, usual, rng.integers(LOWEST, HIGHEST, count))
     begun, later = rng.random(count) < mixture.first, rng.integers(5, start)
     level = np.where(bridge, np.where(begun, start, later), rng.integers(UNBRIDGED, LEVELS, count))
     # The lower a bridge has come from its start, the more of the style is there.
@@ -89,7 +91,7 @@ def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> Level
     progress = np.where(overshot, 1 + OVERSHOOT * rng.random(count) ** 2, progress)
     blind = ~bridge & (level >= BLIND) & (rng.random(count) < BLINDED)
     progress = np.where(bridge, progress, 1.0).astype(np.float32)
-    return Levels(*map(torch.from_numpy, (level, progress, bridge, blind)))
+    return Levels(*map(torch.from_numpy, (level, progress, bridge, blind))), recoloured
 
 
 def lag(rng: np.random.Generator, progress: float) -> float:
@@ -127,11 +129,12 @@ def aim(sample: Tensor, end: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """Return the velocity (N×4×H×W) that leads from a sample to a clean latent, and the loss weight (N×1×1×1).
 
     The weight gives min(signal/noise + 1, WEIGHT_CAP) in units of the squared error of a clean latent of deviation 1
-    (min-SNR weighting, arXiv 2303.09556); beyond a bridge's end it is less, as errors are relative to how far that has
-    led.
+    (min-SNR weighting, arXiv 2303.09556), on a bridge at least WEIGHT_FLOOR; beyond a bridge's end it is less, as
+    errors are relative to how far that has led.
     """
     a, s = shares(levels.level)
-    weight = (1 + (a / s).square()).clamp(max=WEIGHT_CAP) * s.square()
+    least = torch.where(levels.bridged, WEIGHT_FLOOR, 1.0).view(-1, 1, 1, 1)
+    weight = (1 + (a / s).square()).clamp(max=WEIGHT_CAP).maximum(least) * s.square()
     return (a * sample - end) / s, weight / levels.progress.clamp(min=1).square().view(-1, 1, 1, 1)
 
 

@@ -43,12 +43,12 @@ FULL = Mixture(
     first=0.45,
     usual=0.5,
     overshot=0.15,
-    recoloured=0.5,
+    recoloured=0.4,
     other_source=0.2,
     recoloured_other=0.4,
     render_as_target=0.04,
     empty=0.08,
     junk_only=0.03,
-    own=0.25,
+    own=0.2,
 )
 MIXTURES = {"plain": PLAIN, "colours": COLOURS, "full": FULL}

@@ -193,8 +193,7 @@ class Lessons:
         """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
         each = CROPS_A_PICTURE if size == CROP else 1
         count *= each
-        levels = draw_levels(rng, count, self.mixture)
-        recoloured = (rng.random(count) < self.mixture.recoloured) & levels.bridged.numpy()
+        levels, recoloured = draw_levels(rng, count, self.mixture)
         targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
         for first in range(0, count, each):
             number = int(rng.integers(records.start, records.stop))
@@ -202,7 +201,7 @@ class Lessons:
             colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
             style = 0 if rng.random() < self.mixture.render_as_target else int(rng.integers(1, 1 + STYLES_EACH))
             picture = Pictured(facts, colouring, style)
-            captions.append(picture.caption(rng, others.any()))
+            captions.append(picture.caption(rng, bool(others.any())))
             silent = rng.random() < self.mixture.empty + self.mixture.junk_only
             heard.append(unspoken(rng, self.mixture) if silent else captions[-1])
             pictures.append(None if silent else picture)

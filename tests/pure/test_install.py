@@ -197,7 +197,8 @@ def test_killed_half_way_is_incomplete_and_resumes_without_fetching_twice(tmp_pa
     index.held = ""
     index.go_on.set()
     index.asked.clear()
-    assert follow(Child("install", chosen)).versions["husk"] == "1.0"
+    resumed = follow(Child("install", chosen))
+    assert resumed.kind == "finished" and resumed.versions["husk"] == "1.0", resumed
     assert index.asked == ["husk-1.0-py3-none-any.whl"], "grain was there already"
     assert environments.incomplete(root) == "" and environments.current(root) is not None
 

@@ -86,6 +86,9 @@ def test_the_aim_leads_to_the_end_and_weighs_errors_of_clean_latents() -> None:
     lost = (weight * (error / s).square()).flatten().tolist()
     ratio = (a / s).square().flatten().tolist()
     assert lost == pytest.approx([0.09 * min(1 + x, bridge.WEIGHT_CAP) for x in ratio], rel=1e-4)
+    assert float(bridge.aim(sample, end, bridge.Levels(level + 250, levels.progress, ~never, never))[1][1]) == (
+        pytest.approx(bridge.WEIGHT_FLOOR * float(bridge.NOISE[950]) ** 2, rel=1e-4)
+    )
     levels.progress = torch.tensor([0.5, 3.0])
     assert torch.allclose(bridge.aim(sample, end, levels)[1], weight / torch.tensor([1.0, 9.0]).view(2, 1, 1, 1))
 
@@ -97,7 +100,7 @@ def test_a_blind_sample_holds_nothing_of_the_picture() -> None:
 
 
 def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
-    levels = bridge.draw_levels(np.random.default_rng(0), 4000, mixture.FULL)
+    levels, recoloured = bridge.draw_levels(np.random.default_rng(0), 4000, mixture.FULL)
     assert (levels.progress[~levels.bridged] == 1).all()
     come = levels.progress[levels.bridged]
     assert float((come == 0).float().mean()) == pytest.approx(mixture.FULL.first, abs=0.05)
@@ -106,6 +109,8 @@ def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
     under = levels.bridged & (levels.progress > 0) & (levels.progress < 1)
     low, high = under & (levels.level < 150), under & (levels.level > 500)
     assert levels.progress[low].mean() > levels.progress[high].mean() + 0.1
+    began = torch.from_numpy(recoloured) & (levels.progress == 0)
+    assert float((levels.level[began] > bridge.USUAL[1]).float().mean()) > 0.2, "as high as garments are inpainted"
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.8, 1.0, 1.7])

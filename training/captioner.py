@@ -1,0 +1,245 @@
+"""Trains a small BLIP that reads a picture of this domain back into a prompt: style, figure, clothes, surroundings.
+
+Every patch is also asked for its region and that region's colour, by readers that are thrown away: what is a shirt, and
+which colour it has, is learnt from thousands of places a picture, where the words of its caption are a dozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import BlipConfig, BlipForConditionalGeneration, PreTrainedTokenizerFast
+
+from backend.models.interrogators import CAPTION_START, DEVIATION, MEAN
+from training.captions import full_caption
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, load, smoothed
+from training.encode import KEPT_BACK
+from training.helpers import Helpers
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, open_pictures
+from training.reading import COLOURS, PART_SHOWN, PARTS, UNSAID, Pictured, mistold, sampled
+from training.regions import REGION_COUNT
+
+logger = logging.getLogger(__name__)
+
+SEED = 12
+SIDE, PATCH = 128, 8  # pixels of the picture as the model sees it, and of a patch
+WIDTH, HEADS, LOOKING, SAYING = 192, 6, 5, 3  # of both halves; layers that see, layers that speak
+BATCH = 8  # of a process
+MATRICES, REST, WARM = 1e-3, 1e-3, 150  # rates, and steps until they are reached
+MISSEEN, MISPAINTED = 0.5, 0.5  # what the readers' errors count beside those of the words
+START, END, PADDING, UNKNOWN = "[START]", "[END]", "[PAD]", "[UNK]"
+LONGEST = 96  # tokens
+
+
+def said_of(picture: Pictured) -> str:
+    """Return what is to be said of a picture, from the words that the product starts a caption with."""
+    return f"{CAPTION_START} {full_caption(picture.facts, picture.colours, picture.drawn_as)}"
+
+
+def words_of(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the words in these sentences, whose tokens put together again are the sentence."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    special = [PADDING, START, END, UNKNOWN]
+    tokenizer.train_from_iterator(sentences, trainers.WordLevelTrainer(special_tokens=special))
+    ends = [(name, tokenizer.token_to_id(name)) for name in (START, END)]
+    tokenizer.post_processor = processors.TemplateProcessing(f"{START} $A {END}", special_tokens=ends)
+    names = {"bos_token": START, "eos_token": END, "pad_token": PADDING, "unk_token": UNKNOWN}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **names)
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> BlipForConditionalGeneration:
+    """Return a fresh network; its words are the tokenizer's."""
+    shape = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": HEADS}
+    looking = shape | {"image_size": SIDE, "patch_size": PATCH, "num_hidden_layers": LOOKING, "initializer_range": 0.02}
+    saying = shape | {
+        "num_hidden_layers": SAYING,
+        "vocab_size": len(tokenizer),
+        "encoder_hidden_size": WIDTH,
+        "projection_dim": WIDTH,
+        "max_position_embeddings": LONGEST,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "sep_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = BlipConfig(text_config=saying, vision_config=looking, projection_dim=WIDTH, image_text_hidden_size=WIDTH)
+    return BlipForConditionalGeneration(config)
+
+
+class PatchReaders(nn.Module):
+    """Tells every patch's region and the colour of what it shows from what the seeing half makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.regions = nn.Linear(WIDTH, REGION_COUNT)
+        self.colours = nn.Linear(WIDTH, len(COLOURS))
+
+    def mistaken(self, seen: Tensor, regions: Tensor, colours: Tensor) -> Tensor:
+        """Return the cross-entropies of regions and colours, weighed.
+
+        seen: N×patches×width; regions: N×H×H; colours: N×(1 + PARTS), of COLOURS or UNSAID, the first of no part.
+        """
+        shown = sampled(regions, SIDE // PATCH).flatten(1)
+        painted = colours.gather(1, PART_SHOWN[shown])
+        misseen = cross_entropy(self.regions(seen).transpose(1, 2), shown)
+        return MISSEEN * misseen + MISPAINTED * mistold(self.colours(seen).transpose(1, 2), painted)
+
+
+def shown_as(picture: NDArray[np.uint8]) -> Tensor:
+    """Return a picture (uint8 H×W×3 sRGB) as the network takes it: 3×SIDE×SIDE."""
+    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return torch.from_numpy((small - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)).permute(2, 0, 1)
+
+
+@dataclass
+class Lessons:
+    """What a process needs to draw its share of a step's pictures and learn from them."""
+
+    model: BlipForConditionalGeneration
+    readers: PatchReaders
+    tokenizer: PreTrainedTokenizerFast
+    cache: Path
+    opened: tuple[Pictures, NDArray[np.uint8]] | None = None
+
+    def files(self) -> tuple[Pictures, NDArray[np.uint8]]:
+        """Return the pictures and their regions, opened in this process."""
+        if self.opened is None:
+            pictures, side = open_pictures(self.cache), REGIONS_SIDE
+            shape = (len(pictures), side, side)
+            self.opened = pictures, np.memmap(self.cache / "regions.u8", np.uint8, "r", shape=shape)
+        return self.opened
+
+    def wrong(self, numbers: Iterable[tuple[int, int, int]], mirrored: Iterable[bool]) -> tuple[Tensor, Tensor]:
+        """Return how wrong the words for these pictures are (record, colouring, style), and the patches' readers."""
+        pictures, regions = self.files()
+        shown, maps, colours, said = [], [], [], []
+        for (record, colouring, style), mirror in zip(numbers, mirrored, strict=True):
+            turn = slice(None, None, -1 if mirror else 1)
+            picture = Pictured(pictures.facts[record], colouring, style)
+            shown.append(shown_as(np.ascontiguousarray(pictures.records[record][colouring, style][:, turn])))
+            maps.append(np.ascontiguousarray(regions[record][:, turn]).astype(np.int64))
+            colours.append([UNSAID, *(COLOURS.index(picture.colours[part]) for part in PARTS)])
+            said.append(said_of(picture))
+        given = self.tokenizer(said, padding=True, return_tensors="pt")
+        labels = given.input_ids.masked_fill(given.attention_mask == 0, UNSAID)
+        labels[:, : 1 + len(CAPTION_START.split())] = UNSAID  # what the product gives
+        with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+            answer = self.model(torch.stack(shown), given.input_ids, given.attention_mask, labels=labels)
+            patches = answer.image_embeds[:, 1:]
+            misread = self.readers.mistaken(patches, torch.from_numpy(np.stack(maps)), torch.tensor(colours))
+        return answer.loss.float(), misread.float()
+
+    def learn(self, step: int, process: int) -> Tensor:
+        """Add to the gradients; return the losses of words and of patches."""
+        rng = np.random.default_rng((SEED, step, process))
+        records = len(self.files()[0]) - KEPT_BACK
+        places = rng.integers((records, COLOURINGS, 1 + STYLES_EACH), size=(BATCH, 3)).tolist()
+        words, patches = self.wrong([(a, b, c) for a, b, c in places], rng.random(BATCH) < 0.5)
+        (words + patches).backward()  # type: ignore[no-untyped-call]
+        return torch.stack([words, patches]).detach()
+
+    @torch.no_grad()
+    def validate(self, model: BlipForConditionalGeneration) -> float:
+        """Return how wrong the words of another state of the model are for pictures kept back."""
+        records = len(self.files()[0])
+        kept = [(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(records - KEPT_BACK, records)]
+        there = Lessons(model, self.readers, self.tokenizer, self.cache, self.opened)
+        return float(there.wrong(kept, [False] * len(kept))[0])
+
+
+class Optimisers:
+    """Muon for the matrices, AdamW for all else, as one."""
+
+    def __init__(self, model: nn.Module, readers: nn.Module) -> None:
+        named = dict(model.named_parameters())
+        inner = {name for name, p in named.items() if p.dim() == 2 and "embedding" not in name}
+        rest = [p for name, p in named.items() if name not in inner]
+        self._all: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon([named[name] for name in inner], weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+            "adam": torch.optim.AdamW([*rest, *readers.parameters()], betas=(0.9, 0.98), weight_decay=1e-3, fused=True),
+        }
+
+    def step(self, pace: float) -> None:
+        """Learn from the gradients, at a share of the usual rates."""
+        for one, rate in zip(self._all.values(), (MATRICES, REST), strict=True):
+            for group in one.param_groups:
+                group["lr"] = rate * pace
+            one.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {name: one.state_dict() for name, one in self._all.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint stopped."""
+        for name, one in self._all.items():
+            one.load_state_dict(state[name])
+
+
+def export(model: BlipForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a folder that transformers loads, in half precision."""
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this stage."""
+    parser.add_argument("--seconds", type=float, default=1800, help="how long this stretch lasts, its rate falling")
+    parser.add_argument("--export", type=Path, help="instead write what has been learnt as a folder")
+
+
+def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
+    """Train for a stretch; the checkpoint is `captioner.pt`, the log `captioner.csv`."""
+    torch.manual_seed(SEED)
+    facts = open_pictures(cache).facts
+    pictured = (Pictured(f, c, s) for f in facts for c in range(COLOURINGS) for s in range(1 + STYLES_EACH))
+    tokenizer = words_of(chain([CAPTION_START], map(said_of, pictured)))
+    model = build(tokenizer)
+    if options.export:
+        stored = load(cache / "captioner.pt")
+        if stored is None:
+            raise FileNotFoundError("Train the captioner first: python -m training captioner")
+        model.load_state_dict(stored["average"])
+        export(model, tokenizer, options.export)
+        return
+    logger.info("%.1f M parameters, %d words", sum(p.numel() for p in model.parameters()) / 1e6, len(tokenizer))
+    readers, average = PatchReaders(), Averaged(model, 0.995)
+    optimiser = Optimisers(model, readers)
+    stretch = Stretch(cache / "captioner.pt", model, average, optimiser, options.seconds, beside=readers)
+    log = Log(cache / "logs" / "captioner.csv")
+    lessons = Lessons(model, readers, tokenizer, cache)
+    trained = [*model.parameters(), *readers.parameters()]
+    helpers = Helpers(lessons.learn, trained, threads)
+    begun, words, patches = stretch.step, 0.0, 0.0
+    for due in stretch.steps():
+        figures = helpers.step(stretch.step)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step(min(1.0, (stretch.step - begun + 1) / WARM, stretch.left / options.seconds))
+        average.update(model, stretch.step)
+        stretch.samples += BATCH * threads
+        words, patches = smoothed(words, figures[0]), smoothed(patches, figures[1])
+        if due or stretch.step == begun + 50:
+            torch.set_num_threads(threads)
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
+            log.write(row | {"words": words, "patches": patches, "validation": lessons.validate(average.module)})
+            torch.set_num_threads(1)
