@@ -66,6 +66,8 @@ def blender_property(item: dataclasses.Field[Any]) -> Any:
     if data["choices"]:
         items = [(name, label, description) for name, (label, description) in data["choices"].items()]
         return bpy.props.EnumProperty(**common, items=items)
+    if data["suggestions"]:  # a field with a folder button can't offer any
+        return bpy.props.StringProperty(**common, search=lambda group, context, text: data["suggestions"])
     if data["is_path"]:
         subtype = "DIR_PATH" if item.name.endswith("_folder") else "FILE_PATH"
         return bpy.props.StringProperty(**common, subtype=subtype, **compat.RELATIVE_PATHS)

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BlipConfig, BlipForConditionalGeneration, PreTrainedTokenizerFast
 
 from backend.models.interrogators import CAPTION_START, DEVIATION, MEAN
-from training.captions import full_caption
+from training.captions import WITHOUT_COLOUR, colourless_caption, full_caption
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, load, smoothed
 from training.encode import KEPT_BACK
 from training.helpers import Helpers
@@ -43,10 +43,13 @@ MATRICES, REST, WARM = 1e-3, 1e-3, 150  # rates, and steps until they are reache
 MISSEEN, MISPAINTED = 0.5, 0.5  # what the readers' errors count beside those of the words
 START, END, PADDING, UNKNOWN = "[START]", "[END]", "[PAD]", "[UNK]"
 LONGEST = 96  # tokens
+LEAST_SEEN = 54  # latents a side of the part of a picture that is shown, of 64
 
 
 def said_of(picture: Pictured) -> str:
     """Return what is to be said of a picture, from the words that the product starts a caption with."""
+    if picture.drawn_as in WITHOUT_COLOUR:
+        return f"{CAPTION_START} {colourless_caption(picture.facts, picture.drawn_as)}"
     return f"{CAPTION_START} {full_caption(picture.facts, picture.colours, picture.drawn_as)}"
 
 
@@ -61,6 +64,16 @@ def words_of(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(f"{START} $A {END}", special_tokens=ends)
     names = {"bos_token": START, "eos_token": END, "pad_token": PADDING, "unk_token": UNKNOWN}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **names)
+
+
+def known_words(cache: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of all captions, made the first time: another one would number its words otherwise."""
+    folder = cache / "captioner_words"
+    if not folder.exists():
+        facts = open_pictures(cache).facts
+        pictured = (Pictured(f, c, s) for f in facts for c in range(COLOURINGS) for s in range(1 + STYLES_EACH))
+        words_of(chain([CAPTION_START], map(said_of, pictured))).save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> BlipForConditionalGeneration:
@@ -107,6 +120,30 @@ def shown_as(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy((small - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)).permute(2, 0, 1)
 
 
+@dataclass(frozen=True)
+class View:
+    """A part of a picture and of its regions, in latents of the whole, and whether it is mirrored."""
+
+    row: int = 0
+    column: int = 0
+    side: int = REGIONS_SIDE
+    mirrored: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> View:
+        """Draw one that shows nearly all."""
+        side = int(rng.integers(LEAST_SEEN, REGIONS_SIDE + 1))
+        row, column = rng.integers(0, REGIONS_SIDE - side + 1, 2).tolist()
+        return cls(row, column, side, bool(rng.random() < 0.5))
+
+    def of(self, whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return this part of a square picture or map."""
+        scale = len(whole) // REGIONS_SIDE
+        rows, columns = (slice(scale * start, scale * (start + self.side)) for start in (self.row, self.column))
+        part = whole[rows, columns]
+        return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
+
+
 @dataclass
 class Lessons:
     """What a process needs to draw its share of a step's pictures and learn from them."""
@@ -125,16 +162,17 @@ class Lessons:
             self.opened = pictures, np.memmap(self.cache / "regions.u8", np.uint8, "r", shape=shape)
         return self.opened
 
-    def wrong(self, numbers: Iterable[tuple[int, int, int]], mirrored: Iterable[bool]) -> tuple[Tensor, Tensor]:
+    def wrong(self, numbers: Iterable[tuple[int, int, int]], views: Iterable[View]) -> tuple[Tensor, Tensor]:
         """Return how wrong the words for these pictures are (record, colouring, style), and the patches' readers."""
         pictures, regions = self.files()
         shown, maps, colours, said = [], [], [], []
-        for (record, colouring, style), mirror in zip(numbers, mirrored, strict=True):
-            turn = slice(None, None, -1 if mirror else 1)
+        for (record, colouring, style), view in zip(numbers, views, strict=True):
             picture = Pictured(pictures.facts[record], colouring, style)
-            shown.append(shown_as(np.ascontiguousarray(pictures.records[record][colouring, style][:, turn])))
-            maps.append(np.ascontiguousarray(regions[record][:, turn]).astype(np.int64))
-            colours.append([UNSAID, *(COLOURS.index(picture.colours[part]) for part in PARTS)])
+            shown.append(shown_as(view.of(pictures.records[record][colouring, style])))
+            map_seen = cv2.resize(view.of(regions[record]), regions.shape[1:], interpolation=cv2.INTER_NEAREST)
+            maps.append(map_seen.astype(np.int64))
+            seen = () if picture.drawn_as in WITHOUT_COLOUR else PARTS
+            colours.append([UNSAID, *(COLOURS.index(picture.colours[p]) if p in seen else UNSAID for p in PARTS)])
             said.append(said_of(picture))
         given = self.tokenizer(said, padding=True, return_tensors="pt")
         labels = given.input_ids.masked_fill(given.attention_mask == 0, UNSAID)
@@ -150,7 +188,7 @@ class Lessons:
         rng = np.random.default_rng((SEED, step, process))
         records = len(self.files()[0]) - KEPT_BACK
         places = rng.integers((records, COLOURINGS, 1 + STYLES_EACH), size=(BATCH, 3)).tolist()
-        words, patches = self.wrong([(a, b, c) for a, b, c in places], rng.random(BATCH) < 0.5)
+        words, patches = self.wrong([(a, b, c) for a, b, c in places], [View.draw(rng) for _ in places])
         (words + patches).backward()  # type: ignore[no-untyped-call]
         return torch.stack([words, patches]).detach()
 
@@ -160,7 +198,7 @@ class Lessons:
         records = len(self.files()[0])
         kept = [(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(records - KEPT_BACK, records)]
         there = Lessons(model, self.readers, self.tokenizer, self.cache, self.opened)
-        return float(there.wrong(kept, [False] * len(kept))[0])
+        return float(there.wrong(kept, [View()] * len(kept))[0])
 
 
 class Optimisers:
@@ -168,10 +206,10 @@ class Optimisers:
 
     def __init__(self, model: nn.Module, readers: nn.Module) -> None:
         named = dict(model.named_parameters())
-        inner = {name for name, p in named.items() if p.dim() == 2 and "embedding" not in name}
+        inner = {name: p for name, p in named.items() if p.dim() == 2 and "embedding" not in name}
         rest = [p for name, p in named.items() if name not in inner]
         self._all: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon([named[name] for name in inner], weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+            "muon": torch.optim.Muon(inner.values(), weight_decay=0, adjust_lr_fn="match_rms_adamw"),
             "adam": torch.optim.AdamW([*rest, *readers.parameters()], betas=(0.9, 0.98), weight_decay=1e-3, fused=True),
         }
 
@@ -211,9 +249,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Train for a stretch; the checkpoint is `captioner.pt`, the log `captioner.csv`."""
     torch.manual_seed(SEED)
-    facts = open_pictures(cache).facts
-    pictured = (Pictured(f, c, s) for f in facts for c in range(COLOURINGS) for s in range(1 + STYLES_EACH))
-    tokenizer = words_of(chain([CAPTION_START], map(said_of, pictured)))
+    tokenizer = known_words(cache)
     model = build(tokenizer)
     if options.export:
         stored = load(cache / "captioner.pt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +29,7 @@ STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "oil": ("oil painting", "oil on canvas", "impasto oil painting", "oil paint"),
     "pixel": ("pixel art", "16-bit pixel art", "pixel art sprite", "retro game pixel art"),
 }
+WITHOUT_COLOUR = ("ink", "pencil")
 HAND_WORDS = {
     ("line", -1): ("thin lines", "fine lines", "delicate"),
     ("line", 1): ("bold lines", "thick lines", "bold outlines"),
@@ -194,6 +196,13 @@ def full_caption(facts: dict[str, Any], colours: dict[str, str], style: str) -> 
     parts.append(background(facts, colours))
     parts += [article(f"{colours[f'prop {i}']} {kind}") for i, kind in enumerate(facts["props"][:2])]
     return ", ".join([*parts, facts["framing"], *filter(None, [view(facts)])])
+
+
+def colourless_caption(facts: dict[str, Any], style: str) -> str:
+    """Return the plain caption of a picture without colours: all that is said but those."""
+    parts = full_caption(facts, defaultdict(str), style).split(", ")
+    said = (re.sub(r"^(an? )?(and )?", r"\1", " ".join(part.split())) for part in parts)
+    return ", ".join(part for part in said if part != "background").replace("with walls, floor", "").replace(" ,", ",")
 
 
 def phrases(facts: dict[str, Any], colours: dict[str, str], said: str) -> dict[str, tuple[int, int]]:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from training.autoencoder import checked_pictures, psnr_by_style, to_tensor
 from training.buffers import Scene, load_scene, scene_paths
-from training.captions import full_caption
+from training.captions import WITHOUT_COLOUR, full_caption
 from training.checkpoints import PRECISION
 from training.classifier import names, style_classifier
 from training.measures import distance, edge_overlap, mean_colour, rank_correlation, region_mask, similarity
@@ -36,7 +36,6 @@ Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
 STEPS = 20
-WITHOUT_COLOUR = ("ink", "pencil")
 DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4

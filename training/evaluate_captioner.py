@@ -13,8 +13,8 @@ import numpy as np
 from backend.models.interrogators import Captioner
 from backend.models.load import Options
 from backend.settings.interrogate import Interrogate
-from training.captions import STYLE_WORDS, article, full_caption, phrases, view
-from training.evaluate import WITHOUT_COLOUR, Case, held_out
+from training.captions import STYLE_WORDS, WITHOUT_COLOUR, article, full_caption, phrases, view
+from training.evaluate import Case, held_out
 from training.reading import DRAWN_AS
 
 logger = logging.getLogger(__name__)

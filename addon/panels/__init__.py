@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import bpy
 
-from . import inpaint, main, models, queue, result
+from . import inpaint, interrogate, main, models, queue, result
 
 # In the order in which they stand in the sidebar: the result below the main panel, the rest closed.
 CLASSES = (
     *main.CLASSES,
+    *interrogate.CLASSES,
     *models.CLASSES,
     result.VIEWPORT_DIFFUSION_PT_result,
     queue.VIEWPORT_DIFFUSION_PT_queue,

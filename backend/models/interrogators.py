@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import ModelError, OutOfMemory
 from ..request import Array
+from ..settings import EMBEDDED
 from ..settings.interrogate import Interrogate
 from .hub import fetch, snapshot
 from .load import HUB_NAME, Options, choose_device, choose_precision
@@ -28,11 +29,13 @@ log = logging.getLogger(__name__)
 
 GIGABYTES = {  # of model.safetensors on the hub, for those that are likely to be named
     "Salesforce/blip-image-captioning-large": 1.9,
+    "Salesforce/blip-image-captioning-base": 1.0,
     "openai/clip-vit-large-patch14": 1.7,
     "openai/clip-vit-large-patch14-336": 1.7,
     "openai/clip-vit-base-patch16": 0.6,
     "openai/clip-vit-base-patch32": 0.6,
 }
+EMBEDDED_CAPTIONER = Path(__file__).parent / "embedded_captioner"  # made by training/captioner.py
 FETCHED = ["*.json", "*.txt", "model*.safetensors"]  # of a hub name: never pickles, which can run code
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's pixels, red, green, blue in 0–1; BLIP was trained with the same
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -45,12 +48,14 @@ LAYERS = ("BlipEncoderLayer", "BlipTextLayer", "CLIPEncoderLayer")  # each looks
 def find_model(name: str) -> Path | None:
     """Return the folder of a model on this machine, or None where its hub name has not been fetched yet.
 
-    name: a folder, or a hub name such as owner/model. Asks no network. Raises ModelError for what is neither.
+    name: "embedded", a folder, or a hub name such as owner/model. Asks no network. Raises ModelError for any other.
     """
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # "~name" of no user
         path = Path(name)
+    if name == EMBEDDED:
+        return EMBEDDED_CAPTIONER
     if name and path.is_dir():
         return path
     if path.is_absolute() or not HUB_NAME.fullmatch(name):

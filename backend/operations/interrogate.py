@@ -34,7 +34,7 @@ def interrogate(request: Request, run: Run) -> Output:
     """Return the prompt that a picture reads as: "caption, match, match…"."""
     settings = request.settings
     assert isinstance(settings, Interrogate)
-    categories = read_categories(settings)
+    categories = read_categories(settings) if settings.ranks else []
     options = run.models.options
     quiet_libraries(options.online)
     require_models(settings, options.online)

@@ -21,10 +21,11 @@ def setting(
     step: float | None = None,
     choices: Mapping[str, tuple[str, str]] | None = None,
     is_path: bool = False,
+    suggestions: tuple[str, ...] = (),
 ) -> Any:
     """Declare one setting: its default, label, one-sentence description, and range or choices.
 
-    is_path: the text can name a file or folder.
+    is_path: the text can name a file or folder. suggestions: texts that a field offers, beside any other.
     """
     metadata = {
         "label": label,
@@ -34,6 +35,7 @@ def setting(
         "step": step,
         "choices": choices,
         "is_path": is_path,
+        "suggestions": suggestions,
     }
     return field(default=default, metadata=metadata)
 

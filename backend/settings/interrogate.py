@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from ..errors import InvalidRequest
 from .declare import Settings, setting
+from .diffusion import EMBEDDED
 
-CAPTION_MODEL = "Salesforce/blip-image-captioning-large"
-RANKING_MODEL = "openai/clip-vit-large-patch14"
+CAPTION_MODELS = (EMBEDDED, "Salesforce/blip-image-captioning-large", "Salesforce/blip-image-captioning-base")
+RANKING_MODELS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch32")
 CATEGORIES = ("artists", "flavours", "mediums", "movements")  # switch and word list each, in the order of the prompt
 
 
@@ -21,16 +22,18 @@ class Interrogate(Settings):
     label: ClassVar[str] = "Interrogate"
 
     caption_model: str = setting(
-        CAPTION_MODEL,
+        EMBEDDED,
         "Caption Model",
-        "The BLIP model that says what the picture shows: a folder or a hub name",
+        "What says what the picture shows: embedded, for figures alone, or any BLIP model: a folder or a hub name",
         is_path=True,
+        suggestions=CAPTION_MODELS,
     )
     ranking_model: str = setting(
-        RANKING_MODEL,
+        "",
         "Ranking Model",
-        "The CLIP model that picks the words for its style: a folder or a hub name",
+        "The CLIP model that picks the words for its style: a folder or a hub name; none, and no word is tried",
         is_path=True,
+        suggestions=RANKING_MODELS,
     )
     beams: int = setting(
         1, "Beams", "How many captions are followed at once: more are better and slower", minimum=1, maximum=16
@@ -58,6 +61,8 @@ class Interrogate(Settings):
     @property
     def ranks(self) -> bool:
         """Whether any words are tried on the picture at all."""
+        if not self.ranking_model:
+            return False
         return bool(self.words_folder) or any(getattr(self, name) for name in CATEGORIES)
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from backend.models.load import Models, Options
 from backend.operations.interrogate import WORDS, interrogate, read_categories
 from backend.operations.run import Run
 from backend.request import Request
-from backend.settings.interrogate import CAPTION_MODEL, CATEGORIES, RANKING_MODEL, Interrogate
+from backend.settings.interrogate import CAPTION_MODELS, CATEGORIES, RANKING_MODELS, Interrogate
 from tests.backend.fake_hub import FakeHub, serve
 from tests.backend.helpers import Picture
 
@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS_KNOWN = ["a", "picture", "of", "red", "blue", "figure", "sky", "under", "standing", "tall"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS_KNOWN]
 CPU = Options(device="cpu")
+CAPTION_MODEL, RANKING_MODEL = CAPTION_MODELS[1], RANKING_MODELS[0]
+LARGE = {"caption_model": CAPTION_MODEL, "ranking_model": RANKING_MODEL}
 
 
 def save_blip(folder: Path) -> Path:
@@ -222,13 +224,14 @@ def test_wrong_lists_and_lengths_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_missing_models_are_named_with_their_sizes(cache: Path, picture: Picture, blip: Path) -> None:
-    assert interrogators.download_needed(Interrogate()) == [(CAPTION_MODEL, 1.9), (RANKING_MODEL, 1.7)]
-    assert interrogators.download_needed(Interrogate(**none_but())) == [(CAPTION_MODEL, 1.9)]
+    assert interrogators.download_needed(Interrogate(**LARGE)) == [(CAPTION_MODEL, 1.9), (RANKING_MODEL, 1.7)]
+    assert interrogators.download_needed(Interrogate(**LARGE, **none_but())) == [(CAPTION_MODEL, 1.9)]
+    assert interrogators.download_needed(Interrogate()) == [], "the embedded one came along"
     assert interrogators.download_needed(Interrogate(caption_model=str(blip), ranking_model="owner/other")) == [
         ("owner/other", None)
     ]
     with pytest.raises(ModelError) as caught:
-        read(picture)
+        read(picture, **LARGE)
     assert f"{CAPTION_MODEL} (1.9 GB) and {RANKING_MODEL} (1.7 GB)" in caught.value.sentence
     assert "Online Access" in caught.value.remedy and "folders" in caught.value.remedy
     for name in ("no such model", "/no/such/folder", "~nobody-here/model", ""):

@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 import pytest
 
-from backend.settings.interrogate import CAPTION_MODEL, RANKING_MODEL
+from backend.settings.interrogate import CAPTION_MODELS, RANKING_MODELS
 from tests.backend.test_interrogate import read, save_blip, save_clip
 from tools.extension import EXTENSION
 
@@ -58,12 +58,26 @@ def test_the_prompt_is_read_from_the_source_and_then_from_the_result(
     assert scene.viewport_diffusion.result == image and image.name == "Striped"
 
 
+def test_a_figure_is_read_by_the_model_that_came_along(
+    scene: bpy.types.Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    bpy.data.objects.remove(bpy.data.objects["Cube"])
+    bpy.ops.viewport_diffusion.add_mannequin()
+    assert part("addon.operators.interrogate").missing_models(scene) == []
+    assert bpy.ops.viewport_diffusion.interrogate() == {"FINISHED"}
+    said = scene.viewport_diffusion.diffusion.prompt
+    assert said.partition(",")[0].endswith(("of a man", "of a woman"))
+    assert "full body" in said and said == read(part("addon.scene.capture").capture(bpy.context, 128, 128))
+
+
 def test_missing_models_leave_the_prompt_and_are_named(
     scene: bpy.types.Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    operators = part("addon.operators.interrogate")
-    assert operators.missing_models(scene) == [(CAPTION_MODEL, 1.9), (RANKING_MODEL, 1.7)]
+    operators, settings = part("addon.operators.interrogate"), scene.viewport_diffusion.interrogate
+    settings.caption_model, settings.ranking_model = CAPTION_MODELS[1], RANKING_MODELS[0]
+    assert operators.missing_models(scene) == [(CAPTION_MODELS[1], 1.9), (RANKING_MODELS[0], 1.7)]
     scene.viewport_diffusion.diffusion.prompt = "as it was"
     part("addon.jobs").shut_down()  # a process that started with another cache
     with pytest.raises(RuntimeError, match=r"large \(1\.9 GB\).*large-patch14 \(1\.7 GB\).*Online Access"):

@@ -355,6 +355,11 @@ def test_every_panel_lays_out_in_every_state(scene: bpy.types.Scene, addon: Modu
 
     names = drawn()
     assert {"prompt", "cfg_scale", "denoising_strength", "viewport_diffusion.generate"} <= set(names)
+    interrogate = scene.viewport_diffusion.interrogate
+    assert set(interrogate.bl_rna.properties.keys()) - {"rna_type", "name"} <= set(names)
+    assert any("With a ranking model" in name for name in names)
+    interrogate.ranking_model = "openai/clip-vit-large-patch14"
+    assert not any("With a ranking model" in name for name in drawn())
     scene.viewport_diffusion.diffusion.cfg_scale = 20
     assert any("distorts" in name for name in drawn())
     job = jobs.Job("test", "Generate", lambda job: None, kind="progress", progress=0.5, message="Step 2 of 4")

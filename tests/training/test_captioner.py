@@ -71,10 +71,43 @@ def test_a_mirrored_picture_has_mirrored_regions() -> None:
         files = pictures.Pictures(shown[:, :, :, :, turn], lines), regions[..., turn]
         lessons = captioner.Lessons(model, readers, tokenizer, Path(), files)
         with torch.no_grad():
-            return [float(part) for part in lessons.wrong([(0, 0, 1), (1, 1, 1)], [mirrored] * 2)]
+            views = [captioner.View(mirrored=mirrored)] * 2
+            return [float(part) for part in lessons.wrong([(0, 0, 1), (1, 1, 1)], views)]
 
     assert wrong(turned=False, mirrored=True) == wrong(turned=True, mirrored=False)
     assert wrong(turned=False, mirrored=True) != wrong(turned=False, mirrored=False)
+
+
+def test_a_checkpoint_finds_the_matrices_in_the_order_in_which_it_left_them() -> None:
+    words = ["a picture of ink line drawing of a man"]
+    model = captioner.build(captioner.words_of(words))
+    state = captioner.Optimisers(model, captioner.PatchReaders())
+    named = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
+    held = state._all["muon"].param_groups[0]["params"]
+    assert len(held) > 30 and all(a is b for a, b in zip(held, named, strict=True))
+
+
+def test_a_view_shows_the_same_part_of_a_picture_and_of_its_regions() -> None:
+    regions = np.arange(pictures.REGIONS_SIDE**2).reshape(2 * [pictures.REGIONS_SIDE]).astype(np.uint8)
+    picture = regions.repeat(4, 0).repeat(4, 1)
+    for seed in range(20):
+        view = captioner.View.draw(np.random.default_rng(seed))
+        assert captioner.LEAST_SEEN <= view.side <= pictures.REGIONS_SIDE
+        part = view.of(regions)
+        assert part.shape == (view.side, view.side)
+        assert np.array_equal(view.of(picture), part.repeat(4, 0).repeat(4, 1))
+
+
+def test_of_a_drawing_without_colours_none_is_told() -> None:
+    drawn = known() | {"styles": ["ink", "anime", "pencil", "oil"]}
+    said = captioner.said_of(Pictured(drawn, 0, 1))
+    assert (
+        said
+        == "a picture of ink line drawing of an old man, waving, t-shirt, trousers, " + said.partition("trousers, ")[2]
+    )
+    named = set(drawn["colours"][0].values())
+    assert not named & set(said.replace(",", "").split())
+    assert named & set(captioner.said_of(Pictured(drawn, 0, 2)).replace(",", "").split())
 
 
 def test_a_caption_is_marked_by_its_facts() -> None:
