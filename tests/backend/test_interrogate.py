@@ -34,7 +34,7 @@ WORDS_KNOWN = ["a", "picture", "of", "red", "blue", "figure", "sky", "under", "s
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS_KNOWN]
 CPU = Options(device="cpu")
 CAPTION_MODEL, RANKING_MODEL = CAPTION_MODELS[1], RANKING_MODELS[0]
-LARGE = {"caption_model": CAPTION_MODEL, "ranking_model": RANKING_MODEL}
+LARGE: dict[str, Any] = {"caption_model": CAPTION_MODEL, "ranking_model": RANKING_MODEL}
 
 
 def save_blip(folder: Path) -> Path:
