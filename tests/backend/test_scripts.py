@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from backend.errors import Cancelled, InvalidRequest, ModelError
 from backend.imaging import masks
 from backend.imaging.colour import correct_colours
 from backend.imaging.grid import captioned_grid
+from backend.models import interrogators
 from backend.models.load import Options
 from backend.models.samplers import SAMPLERS, SCHEDULES
 from backend.operations.run import Output
@@ -109,7 +111,10 @@ def test_a_cancel_inside_a_loop_stops_it(engine: Engine, picture: Picture) -> No
     assert seen[-1].startswith("Loop 2 of 3: Step 1") and not any("Loop 3" in text for text in seen)
 
 
-def test_loopback_asks_for_the_model_that_reads_its_input_first(engine: Engine, picture: Picture) -> None:
+def test_loopback_asks_for_the_model_that_reads_its_input_first(
+    engine: Engine, picture: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrogators, "EMBEDDED_CAPTIONER", tmp_path / "gone")
     said: list[str] = []
     with pytest.raises(ModelError):
         engine.run(
