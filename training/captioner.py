@@ -7,13 +7,11 @@ which colour it has, is learnt from thousands of places a picture, where the wor
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,10 +24,11 @@ from transformers import BlipConfig, BlipForConditionalGeneration, PreTrainedTok
 
 from backend.models.interrogators import CAPTION_START, DEVIATION, MEAN
 from training.captions import WITHOUT_COLOUR, colourless_caption, full_caption
-from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, load, smoothed
+from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed, trained
 from training.encode import KEPT_BACK
 from training.helpers import Helpers
-from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, open_pictures
+from training.optimiser import Together
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, Whose, open_pictures, open_regions
 from training.reading import COLOURS, PART_SHOWN, PARTS, UNSAID, Pictured, mistold, sampled
 from training.regions import REGION_COUNT
 
@@ -157,22 +156,21 @@ class Lessons:
     def files(self) -> tuple[Pictures, NDArray[np.uint8]]:
         """Return the pictures and their regions, opened in this process."""
         if self.opened is None:
-            pictures, side = open_pictures(self.cache), REGIONS_SIDE
-            shape = (len(pictures), side, side)
-            self.opened = pictures, np.memmap(self.cache / "regions.u8", np.uint8, "r", shape=shape)
+            pictures = open_pictures(self.cache)
+            self.opened = pictures, open_regions(self.cache, len(pictures))
         return self.opened
 
-    def wrong(self, numbers: Iterable[tuple[int, int, int]], views: Iterable[View]) -> tuple[Tensor, Tensor]:
-        """Return how wrong the words for these pictures are (record, colouring, style), and the patches' readers."""
+    def wrong(self, whose: Iterable[Whose], views: Iterable[View]) -> tuple[Tensor, Tensor]:
+        """Return how wrong the words for these pictures are, and the patches' readers."""
         pictures, regions = self.files()
         shown, maps, colours, said = [], [], [], []
-        for (record, colouring, style), view in zip(numbers, views, strict=True):
-            picture = Pictured(pictures.facts[record], colouring, style)
-            shown.append(shown_as(view.of(pictures.records[record][colouring, style])))
-            map_seen = cv2.resize(view.of(regions[record]), regions.shape[1:], interpolation=cv2.INTER_NEAREST)
+        for one, view in zip(whose, views, strict=True):
+            picture = Pictured(pictures.facts[one.record], one.colouring, one.style)
+            shown.append(shown_as(view.of(pictures.records[one.record, one.colouring, one.style])))
+            map_seen = cv2.resize(view.of(regions[one.record]), regions.shape[1:], interpolation=cv2.INTER_NEAREST)
             maps.append(map_seen.astype(np.int64))
-            seen = () if picture.drawn_as in WITHOUT_COLOUR else PARTS
-            colours.append([UNSAID, *(COLOURS.index(picture.colours[p]) if p in seen else UNSAID for p in PARTS)])
+            colourless = picture.drawn_as in WITHOUT_COLOUR
+            colours.append([UNSAID, *(UNSAID if colourless else COLOURS.index(picture.colours[p]) for p in PARTS)])
             said.append(said_of(picture))
         given = self.tokenizer(said, padding=True, return_tensors="pt")
         labels = given.input_ids.masked_fill(given.attention_mask == 0, UNSAID)
@@ -188,7 +186,7 @@ class Lessons:
         rng = np.random.default_rng((SEED, step, process))
         records = len(self.files()[0]) - KEPT_BACK
         places = rng.integers((records, COLOURINGS, 1 + STYLES_EACH), size=(BATCH, 3)).tolist()
-        words, patches = self.wrong([(a, b, c) for a, b, c in places], [View.draw(rng) for _ in places])
+        words, patches = self.wrong([Whose(*place) for place in places], [View.draw(rng) for _ in places])
         (words + patches).backward()  # type: ignore[no-untyped-call]
         return torch.stack([words, patches]).detach()
 
@@ -196,48 +194,28 @@ class Lessons:
     def validate(self, model: BlipForConditionalGeneration) -> float:
         """Return how wrong the words of another state of the model are for pictures kept back."""
         records = len(self.files()[0])
-        kept = [(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(records - KEPT_BACK, records)]
-        there = Lessons(model, self.readers, self.tokenizer, self.cache, self.opened)
-        return float(there.wrong(kept, [View()] * len(kept))[0])
+        kept = [Whose(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(records - KEPT_BACK, records)]
+        return float(replace(self, model=model).wrong(kept, [View()] * len(kept))[0])
 
 
-class Optimisers:
+class Optimisers(Together):
     """Muon for the matrices, AdamW for all else, as one."""
 
     def __init__(self, model: nn.Module, readers: nn.Module) -> None:
         named = dict(model.named_parameters())
         inner = {name: p for name, p in named.items() if p.dim() == 2 and "embedding" not in name}
         rest = [p for name, p in named.items() if name not in inner]
-        self._all: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(inner.values(), weight_decay=0, adjust_lr_fn="match_rms_adamw"),
-            "adam": torch.optim.AdamW([*rest, *readers.parameters()], betas=(0.9, 0.98), weight_decay=1e-3, fused=True),
-        }
+        super().__init__(
+            torch.optim.Muon(inner.values(), weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([*rest, *readers.parameters()], betas=(0.9, 0.98), weight_decay=1e-3, fused=True),
+        )
 
     def step(self, pace: float) -> None:
         """Learn from the gradients, at a share of the usual rates."""
-        for one, rate in zip(self._all.values(), (MATRICES, REST), strict=True):
+        for one, rate in zip(self._all, (MATRICES, REST), strict=True):
             for group in one.param_groups:
                 group["lr"] = rate * pace
             one.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {name: one.state_dict() for name, one in self._all.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped."""
-        for name, one in self._all.items():
-            one.load_state_dict(state[name])
-
-
-def export(model: BlipForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a folder that transformers loads, in half precision."""
-    model.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config.pop("_name_or_path", None)
-    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -252,11 +230,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     tokenizer = known_words(cache)
     model = build(tokenizer)
     if options.export:
-        stored = load(cache / "captioner.pt")
-        if stored is None:
-            raise FileNotFoundError("Train the captioner first: python -m training captioner")
-        model.load_state_dict(stored["average"])
-        export(model, tokenizer, options.export)
+        model.load_state_dict(trained(cache, "captioner")["average"])
+        model.half().save_pretrained(options.export)
+        tokenizer.save_pretrained(options.export)
         return
     logger.info("%.1f M parameters, %d words", sum(p.numel() for p in model.parameters()) / 1e6, len(tokenizer))
     readers, average = PatchReaders(), Averaged(model, 0.995)
@@ -264,17 +240,17 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     stretch = Stretch(cache / "captioner.pt", model, average, optimiser, options.seconds, beside=readers)
     log = Log(cache / "logs" / "captioner.csv")
     lessons = Lessons(model, readers, tokenizer, cache)
-    trained = [*model.parameters(), *readers.parameters()]
-    helpers = Helpers(lessons.learn, trained, threads)
-    begun, words, patches = stretch.step, 0.0, 0.0
+    taught = [*model.parameters(), *readers.parameters()]
+    helpers = Helpers(lessons.learn, taught, threads)
+    words = patches = 0.0
     for due in stretch.steps():
         figures = helpers.step(stretch.step)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step(min(1.0, (stretch.step - begun + 1) / WARM, stretch.left / options.seconds))
+        torch.nn.utils.clip_grad_norm_(taught, 1.0)
+        optimiser.step(stretch.pace(WARM))
         average.update(model, stretch.step)
         stretch.samples += BATCH * threads
         words, patches = smoothed(words, figures[0]), smoothed(patches, figures[1])
-        if due or stretch.step == begun + 50:
+        if due or stretch.step == stretch.begun + 50:
             torch.set_num_threads(threads)
             row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
             log.write(row | {"words": words, "patches": patches, "validation": lessons.validate(average.module)})

@@ -200,9 +200,11 @@ def full_caption(facts: dict[str, Any], colours: dict[str, str], style: str) -> 
 
 def colourless_caption(facts: dict[str, Any], style: str) -> str:
     """Return the plain caption of a picture without colours: all that is said but those."""
-    parts = full_caption(facts, defaultdict(str), style).split(", ")
+    nameless: dict[str, str] = defaultdict(str)
+    place = {"plain": "", "room": "room"}.get(facts["setting"], "ground, sky")
+    parts = full_caption(facts, nameless, style).replace(background(facts, nameless), place).split(",")
     said = (re.sub(r"^(an? )?(and )?", r"\1", " ".join(part.split())) for part in parts)
-    return ", ".join(part for part in said if part != "background").replace("with walls, floor", "").replace(" ,", ",")
+    return ", ".join(filter(None, said))
 
 
 def phrases(facts: dict[str, Any], colours: dict[str, str], said: str) -> dict[str, tuple[int, int]]:

@@ -67,6 +67,14 @@ def load(path: Path) -> dict[str, Any] | None:
     return state
 
 
+def trained(cache: Path, stage: str) -> dict[str, Any]:
+    """Return the checkpoint of a stage that has to come before."""
+    stored = load(cache / f"{stage}.pt")
+    if stored is None:
+        raise FileNotFoundError(f"Train the {stage} first: python -m training {stage}")
+    return stored
+
+
 class Stretch:
     """One stretch of a training that goes on over many: its clock, its checkpoints and its end.
 
@@ -97,6 +105,7 @@ class Stretch:
             optimiser.load_state_dict(stored["optimiser"])
             self.beside.load_state_dict(stored["beside"])
             self.step, self.samples, self.spent = stored["step"], stored["samples"], stored["spent"]
+        self.begun = self.step
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
@@ -110,6 +119,10 @@ class Stretch:
     def left(self) -> float:
         """Seconds left of this stretch."""
         return max(0.0, self.seconds - (time.monotonic() - self._began))
+
+    def pace(self, warm: int) -> float:
+        """Return the share of a rate that rises over the first steps and falls to nothing until the end."""
+        return min(1.0, (self.step - self.begun + 1) / warm, self.left / self.seconds)
 
     def rng(self, seed: int) -> np.random.Generator:
         """Return the generator of this step, and seed torch alike."""

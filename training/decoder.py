@@ -23,8 +23,8 @@ from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothe
 from training.encode import KEPT_BACK, Latents, frozen, open_latents
 from training.helpers import Helpers
 from training.measures import SCALES
-from training.pictures import COLOURINGS, STYLES_EACH, Pictures, open_pictures
-from training.results import Results, Whose, open_results
+from training.pictures import COLOURINGS, STYLES_EACH, Pictures, Whose, open_pictures
+from training.results import Results, open_results
 
 SEED = 6
 RATE, WARM = 4e-4, 50
@@ -123,17 +123,16 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     checked, styles = checked_pictures(cache)
     lessons = Lessons(model, cache)
     helpers = Helpers(lessons.learn, trained, threads)
-    begun, running = stretch.step, 0.0
+    running = 0.0
     for due in stretch.steps():
-        rate = RATE * min(1.0, (stretch.step - begun + 1) / WARM, stretch.left / options.seconds)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = RATE * stretch.pace(WARM)
         loss = helpers.step(stretch.step)[0]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         average.update(model, stretch.step)
         running = smoothed(running, loss)
-        if due or stretch.step == begun + 20:
+        if due or stretch.step == stretch.begun + 20:
             torch.set_num_threads(threads)
             named = psnr_by_style(average.module, checked, styles)
             row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running}

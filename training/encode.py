@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.autoencoder import Coder, build, to_tensor
-from training.checkpoints import QUICK_BFLOAT16, load
-from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, open_pictures
+from training.checkpoints import QUICK_BFLOAT16, trained
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, open_pictures, open_regions
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ def frozen(cache: Path) -> AutoencoderKL:
     if folder.exists():
         return AutoencoderKL.from_pretrained(folder).eval()
     coder = Coder(build())
-    stored = load(cache / "autoencoder.pt")
-    if stored is None:
-        raise FileNotFoundError("Train the autoencoder first: python -m training autoencoder")
+    stored = trained(cache, "autoencoder")
     coder.load_state_dict(stored["average"])
     model = coder.vae.eval()
     pictures = open_pictures(cache)
@@ -103,8 +101,8 @@ def open_latents(cache: Path) -> Latents:
     size = int(np.prod(RECORD)) * 2
     count = (cache / "latents.f16").stat().st_size // size
     facts = [json.loads(line) for line in (cache / "pictures.jsonl").read_text().splitlines()[:count]]
-    regions = np.memmap(cache / "regions.u8", np.uint8, "r", shape=(count, *LATENT[1:]))
-    return Latents(np.memmap(cache / "latents.f16", np.float16, "r", shape=(count, *RECORD)), regions, facts)
+    records = np.memmap(cache / "latents.f16", np.float16, "r", shape=(count, *RECORD))
+    return Latents(records, open_regions(cache, count), facts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

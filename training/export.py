@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 from training.autoencoder import Coder
 from training.autoencoder import build as fresh_autoencoder
 from training.bridge import trained_betas
-from training.checkpoints import load
+from training.checkpoints import load, trained
 from training.denoiser import build
 from training.encode import frozen
 
@@ -41,10 +41,7 @@ def pipeline(cache: Path) -> StableDiffusionPipeline:
     """Return the averaged weights as a Stable Diffusion pipeline."""
     tokenizer = CLIPTokenizer.from_pretrained(cache / "tokenizer")
     model = build(tokenizer)
-    stored = load(cache / "unet.pt")
-    if stored is None:
-        raise FileNotFoundError("Train the UNet first: python -m training unet")
-    model.load_state_dict(stored["average"])
+    model.load_state_dict(trained(cache, "unet")["average"])
     scheduler = EulerDiscreteScheduler(  # one that adds noise at every step leaves grain
         trained_betas=trained_betas(),
         prediction_type="v_prediction",
@@ -101,9 +98,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         logger.info("now: encode, then unet --init %s", options.folder)
         return
     if options.autoencoder:
-        stored = load(cache / "autoencoder.pt")
-        if stored is None:
-            raise FileNotFoundError("Train the autoencoder first: python -m training autoencoder")
+        stored = trained(cache, "autoencoder")
         coder = Coder(fresh_autoencoder())
         coder.load_state_dict(stored["average"])
         coder.vae.half().save_pretrained(options.folder / "vae")

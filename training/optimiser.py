@@ -31,7 +31,23 @@ def keeps_length(name: str) -> bool:
     return any(part in name for part in KEPT) and not nothing_at_first
 
 
-class Optimisers:
+class Together:
+    """Several optimisers whose states are kept as one."""
+
+    def __init__(self, *optimisers: torch.optim.Optimizer) -> None:
+        self._all = optimisers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {type(one).__name__: one.state_dict() for one in self._all}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint stopped."""
+        for one in self._all:
+            one.load_state_dict(state[type(one).__name__])
+
+
+class Optimisers(Together):
     """Muon and AdamW on a denoiser and what reads beside it."""
 
     def __init__(self, model: Denoiser, readers: nn.Module) -> None:
@@ -46,7 +62,7 @@ class Optimisers:
         rest = first + [p for p in inner.values() if p.dim() == 1]
         parts = (rest, last, list(model.text.parameters()), list(readers.parameters()))
         groups = [{"params": part} for part in parts]  # every step sets the rates
-        self._all: tuple[torch.optim.Optimizer, ...] = (
+        super().__init__(
             torch.optim.Muon(self._views, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=DECAY, fused=True),
         )
@@ -66,10 +82,9 @@ class Optimisers:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {type(one).__name__: one.state_dict() for one in self._all} | {"lengths": self._lengths}
+        return super().state_dict() | {"lengths": self._lengths}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint stopped."""
+        super().load_state_dict(state)
         self._lengths = state["lengths"]
-        for one in self._all:
-            one.load_state_dict(state[type(one).__name__])

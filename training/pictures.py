@@ -81,6 +81,15 @@ def regions_of(scene: Scene) -> Bytes:
 
 
 @dataclass
+class Whose:
+    """Which picture of which record; style 0 is the render."""
+
+    record: int
+    colouring: int
+    style: int
+
+
+@dataclass
 class Pictures:
     """The records drawn so far."""
 
@@ -97,6 +106,11 @@ def open_pictures(cache: Path) -> Pictures:
     facts = [json.loads(line) for line in lines if line.endswith("\n")]
     records = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=(len(facts), *RECORD))
     return Pictures(records, facts)
+
+
+def open_regions(cache: Path, count: int) -> Bytes:
+    """Map the regions of the first records (count × 64 × 64)."""
+    return np.memmap(cache / "regions.u8", np.uint8, "r", shape=(count, REGIONS_SIDE, REGIONS_SIDE))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

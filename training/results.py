@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from training.checkpoints import PRECISION
 from training.encode import KEPT_BACK, LATENT, open_latents
 from training.export import pipeline
-from training.pictures import COLOURINGS, STYLES_EACH
+from training.pictures import COLOURINGS, STYLES_EACH, Whose
 from training.reading import Pictured
 
 logger = logging.getLogger(__name__)
@@ -33,17 +33,8 @@ GUIDED, GUIDANCE = 0.25, 3.0  # share of results, and their CFG scale
 
 
 @dataclass
-class Whose:
-    """The picture that a result shall be."""
-
-    record: int
-    colouring: int
-    style: int
-
-
-@dataclass
 class Results:
-    """The results drawn so far."""
+    """The results drawn so far, and the pictures that they shall be."""
 
     latents: NDArray[np.float16]  # results × LATENT
     whose: list[Whose]

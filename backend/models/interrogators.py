@@ -50,12 +50,12 @@ def find_model(name: str) -> Path | None:
 
     name: "embedded", a folder, or a hub name such as owner/model. Asks no network. Raises ModelError for any other.
     """
+    if name == EMBEDDED:
+        return EMBEDDED_CAPTIONER
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # "~name" of no user
         path = Path(name)
-    if name == EMBEDDED:
-        return EMBEDDED_CAPTIONER
     if name and path.is_dir():
         return path
     if path.is_absolute() or not HUB_NAME.fullmatch(name):

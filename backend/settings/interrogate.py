@@ -61,9 +61,8 @@ class Interrogate(Settings):
     @property
     def ranks(self) -> bool:
         """Whether any words are tried on the picture at all."""
-        if not self.ranking_model:
-            return False
-        return bool(self.words_folder) or any(getattr(self, name) for name in CATEGORIES)
+        named = bool(self.words_folder) or any(getattr(self, name) for name in CATEGORIES)
+        return named and bool(self.ranking_model)
 
     def check(self) -> None:
         """Raise InvalidRequest for a value out of range, or a shortest caption that is longer than the longest."""

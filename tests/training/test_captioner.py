@@ -72,7 +72,7 @@ def test_a_mirrored_picture_has_mirrored_regions() -> None:
         lessons = captioner.Lessons(model, readers, tokenizer, Path(), files)
         with torch.no_grad():
             views = [captioner.View(mirrored=mirrored)] * 2
-            return [float(part) for part in lessons.wrong([(0, 0, 1), (1, 1, 1)], views)]
+            return [float(part) for part in lessons.wrong([pictures.Whose(0, 0, 1), pictures.Whose(1, 1, 1)], views)]
 
     assert wrong(turned=False, mirrored=True) == wrong(turned=True, mirrored=False)
     assert wrong(turned=False, mirrored=True) != wrong(turned=False, mirrored=False)
@@ -83,7 +83,7 @@ def test_a_checkpoint_finds_the_matrices_in_the_order_in_which_it_left_them() ->
     model = captioner.build(captioner.words_of(words))
     state = captioner.Optimisers(model, captioner.PatchReaders())
     named = [p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name]
-    held = state._all["muon"].param_groups[0]["params"]
+    held = state._all[0].param_groups[0]["params"]
     assert len(held) > 30 and all(a is b for a, b in zip(held, named, strict=True))
 
 

@@ -17,7 +17,7 @@ from training.autoencoder import to_tensor  # noqa: E402
 from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
 from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
-from training.results import Results, Whose  # noqa: E402
+from training.results import Results  # noqa: E402
 
 
 def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
@@ -29,7 +29,7 @@ def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
         np.uint8
     )
     bytes_[..., 1] = np.arange(records)[:, None, None, None, None]
-    whose = [Whose(number % 2, 1, 2) for number in range(count)]
+    whose = [pictures.Whose(number % 2, 1, 2) for number in range(count)]
     drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
     nothing: list[dict[str, Any]] = [{}] * records
     maps = np.zeros((records, 64, 64), np.uint8)

@@ -324,6 +324,26 @@ def test_a_stretch_goes_on_with_all_that_has_been_learnt(tmp_path: Path) -> None
         assert not torch.equal(fresh, stored)
 
 
+def test_a_rate_rises_over_the_first_steps_of_a_stretch_and_falls_until_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretch = stretch_of_a_small_model(tmp_path / "a.pt")
+    stretch.step = 7
+    stretch.store()
+    resumed = stretch_of_a_small_model(tmp_path / "a.pt")
+    monkeypatch.setattr(checkpoints.Stretch, "left", resumed.seconds)
+    assert resumed.pace(4) == 1 / 4
+    resumed.step += 3
+    assert resumed.pace(4) == 1
+    monkeypatch.setattr(checkpoints.Stretch, "left", resumed.seconds / 5)
+    assert resumed.pace(4) == 1 / 5
+
+
+def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="python -m training captioner"):
+        checkpoints.trained(tmp_path, "captioner")
+
+
 def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
     """Return a stretch of a model that learns nothing."""
     model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
