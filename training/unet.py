@@ -13,7 +13,6 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTokenizer
 
@@ -34,6 +33,7 @@ from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build, grown
 from training.encode import KEPT_BACK, Latents, open_latents
 from training.helpers import Helpers
+from training.losses import Eye, disorder, look, misfit
 from training.mixture import MIXTURES, Mixture
 from training.optimiser import Optimisers
 from training.pictures import COLOURINGS, STYLES_EACH
@@ -56,8 +56,8 @@ CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BACKDROPS = ("sky", "wall", "ground")
-RENAMED = 4.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
-BROAD, BROADLY = 4, 4.0  # latents a side of the areas whose mean error is punished as well, and its weight
+RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
+STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
 @dataclass
@@ -138,35 +138,6 @@ def led_on(
     return point * shares(level)[0], replace(batch.levels, level=level, progress=progress)
 
 
-@torch.no_grad()
-def sight(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Return the 4×4 matrix that makes an error of latents as large as it is seen, to the half (mean square 1).
-
-    A deviation of brightness moves pixels by 53 of 255, one of hue by 9 and 13, and the least seen direction by 3: with
-    all counted alike, three quarters of the loss would be of what hardly anybody sees. Taken whole, hues would drift.
-    latents: N×4×H×W, of pictures.
-    """
-    nudge = 0.1 * torch.randn(len(latents), 1, *latents.shape[2:], generator=torch.Generator().manual_seed(SEED))
-    drawn = vae.decode(latents).sample
-    axes = nudge * torch.eye(latents.shape[1])[:, None, :, None, None]  # a nudge of one channel each
-    moved = torch.stack([(vae.decode(latents + axis).sample - drawn).flatten() for axis in axes])
-    strengths, directions = torch.linalg.eigh(moved @ moved.T)
-    sizes = strengths.clamp(min=0) ** 0.25
-    matrix: Tensor = directions @ torch.diag(sizes / sizes.square().mean().sqrt()) @ directions.T
-    return matrix
-
-
-def as_seen(seen: Tensor, errors: Tensor) -> Tensor:
-    """Return errors (N×4×H×W) in the measure of `sight`."""
-    return torch.einsum("ij,njhw->nihw", seen, errors)
-
-
-def misfit(seen: Tensor, wrong: Tensor, weight: Tensor) -> Tensor:
-    """Return the loss of velocities that are wrong by so much (N×4×H×W); weight: N×1×H×W."""
-    fine, broad = as_seen(seen, wrong).square(), avg_pool2d(wrong, BROAD).square()
-    return (weight * fine).mean() + BROADLY * (avg_pool2d(weight, BROAD) * broad).mean()
-
-
 @dataclass
 class Lessons:
     """What a process needs to draw its share of a step's samples and learn from them."""
@@ -177,7 +148,7 @@ class Lessons:
     tokenizer: CLIPTokenizer
     cache: Path
     processes: int
-    seen: Tensor  # of `sight`
+    eye: Eye
     wholly: float  # share of steps on whole pictures
     mixture: Mixture
     ways: dict[str, float]
@@ -243,9 +214,13 @@ class Lessons:
             sample, levels = led_on(self.average, self.tokenizer, batch, noise, rng)
         else:
             sample, levels = batch.sample(noise), batch.levels
-        velocity, weight = aim(sample, batch.end(levels), levels)
-        wrong = self.model(sample, levels.level, batch.told.tokens) - velocity
-        loss = misfit(self.seen, wrong, batch.importance * weight)
+        end, bridged = batch.end(levels), levels.bridged
+        velocity, weight = aim(sample, end, levels)
+        predicted = self.model(sample, levels.level, batch.told.tokens)
+        loss = misfit(self.eye, predicted - velocity, batch.importance * weight)
+        if bridged.any():
+            drawn = clean(sample, predicted, levels.level)[bridged]
+            loss = loss + STRUCTURE * bridged.float().mean() * disorder(self.eye, drawn, end[bridged])
         reading = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
@@ -263,8 +238,10 @@ class Lessons:
         predicted = self.average(sample, level, batch.told.tokens)
         error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-        loss = misfit(self.seen, predicted - velocity, batch.importance * weight)
-        return {"validation": float(loss)} | quarters
+        loss = misfit(self.eye, predicted - velocity, batch.importance * weight)
+        bridged = batch.levels.bridged
+        disordered = disorder(self.eye, clean(sample, predicted, level)[bridged], end[bridged])
+        return {"validation": float(loss)} | quarters | {"disorder": float(disordered)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -303,9 +280,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         average.module.load_state_dict(model.state_dict())
     average.module.share_memory()
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
-    seen = sight(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
+    eye = look(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
     mixture, ways = MIXTURES[options.mixture], ways_from_render(latents)
-    lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, seen, options.whole, mixture, ways)
+    lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture, ways)
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
     running = misread = 0.0
     for due in stretch.steps():
