@@ -219,8 +219,8 @@ class Lessons:
         predicted = self.model(sample, levels.level, batch.told.tokens)
         loss = misfit(self.eye, predicted - velocity, batch.importance * weight)
         if bridged.any():
-            drawn = clean(sample, predicted, levels.level)[bridged]
-            loss = loss + STRUCTURE * bridged.float().mean() * disorder(self.eye, drawn, end[bridged])
+            result = clean(sample, predicted, levels.level)[bridged]
+            loss = loss + STRUCTURE * bridged.float().mean() * disorder(self.eye, result, end[bridged])
         reading = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
