@@ -214,16 +214,21 @@ class Lessons:
             sample, levels = led_on(self.average, self.tokenizer, batch, noise, rng)
         else:
             sample, levels = batch.sample(noise), batch.levels
-        end, bridged = batch.end(levels), levels.bridged
-        velocity, weight = aim(sample, end, levels)
         predicted = self.model(sample, levels.level, batch.told.tokens)
-        loss = misfit(self.eye, predicted - velocity, batch.importance * weight)
-        if bridged.any():
-            result = clean(sample, predicted, levels.level)[bridged]
-            loss = loss + STRUCTURE * bridged.float().mean() * disorder(self.eye, result, end[bridged])
+        loss, disordered = self.wrong(batch, sample, levels, predicted)
+        loss = loss + STRUCTURE * levels.bridged.float().mean() * disordered
         reading = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
         return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
+
+    def wrong(self, batch: Batch, sample: Tensor, levels: Levels, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the `misfit` of velocities predicted for samples, and the `disorder` of those that have a source."""
+        end, bridged = batch.end(levels), levels.bridged
+        velocity, weight = aim(sample, end, levels)
+        unfit = misfit(self.eye, predicted - velocity, batch.importance * weight)
+        if not bridged.any():
+            return unfit, torch.zeros(())
+        return unfit, disorder(self.eye, clean(sample, predicted, levels.level)[bridged], end[bridged])
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
@@ -232,15 +237,12 @@ class Lessons:
         kept = range(len(latents) - KEPT_BACK, len(latents))
         rng = np.random.default_rng(0)
         batch = self.draw(latents, rng, kept, VALIDATED, CROP)
-        level, end = batch.levels.level, batch.end(batch.levels)
+        level = batch.levels.level
         sample = batch.sample(torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(0)))
-        velocity, weight = aim(sample, end, batch.levels)
         predicted = self.average(sample, level, batch.told.tokens)
-        error = (clean(sample, predicted, level) - end).square().mean((1, 2, 3))
+        error = (clean(sample, predicted, level) - batch.end(batch.levels)).square().mean((1, 2, 3))
         quarters = {f"clean_{i}": float(part.mean()) for i, part in enumerate(error[level.argsort()].chunk(4))}
-        loss = misfit(self.eye, predicted - velocity, batch.importance * weight)
-        bridged = batch.levels.bridged
-        disordered = disorder(self.eye, clean(sample, predicted, level)[bridged], end[bridged])
+        loss, disordered = self.wrong(batch, sample, batch.levels, predicted)
         return {"validation": float(loss)} | quarters | {"disorder": float(disordered)}
 
 
