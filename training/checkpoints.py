@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
@@ -163,18 +164,27 @@ def smoothed(old: float, new: torch.Tensor, share: float = 0.02) -> float:
 
 
 class Log:
-    """Figures of one stage, appended to a CSV file; columns are set by the first row ever written."""
+    """Figures of one stage in a CSV file; rows from before a column came leave it empty."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
+    def rows(self) -> list[dict[str, str]]:
+        """Return what has been written."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row, and say it."""
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+        """Add one row, and say it."""
+        rows = [*self.rows(), {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}]
+        columns = list(dict.fromkeys(chain.from_iterable(rows)))
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.path)
         logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from training.checkpoints import Log
 
 PANEL = (320, 200)  # pixels
 MARGIN = 34
@@ -44,14 +45,13 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Plot every log in the cache."""
     options.out.mkdir(parents=True, exist_ok=True)
     for log in sorted((cache / "logs").glob("*.csv")):
-        with log.open() as file:
-            rows = list(csv.DictReader(file))
+        rows = Log(log).rows()
         if len(rows) < 2:
             continue
-        steps = [float(row["step"]) for row in rows]
-        panels = [
-            panel(k, steps, [float(r[k]) for r in rows]) for k in rows[0] if k not in ("step", "seconds", "samples")
-        ]
+        panels, across = [], ("step", "seconds", "samples")
+        for name in [column for column in rows[0] if column not in across]:
+            known = [row for row in rows if row[name]]
+            panels.append(panel(name, [float(row["step"]) for row in known], [float(row[name]) for row in known]))
         panels += [np.full_like(panels[0], 255)] * (-len(panels) % 4)
         lines = [np.concatenate(panels[i : i + 4], 1) for i in range(0, len(panels), 4)]
         cv2.imwrite(str(options.out / f"{log.stem}.png"), np.concatenate(lines))

@@ -344,6 +344,16 @@ def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:
         checkpoints.trained(tmp_path, "captioner")
 
 
+def test_a_log_takes_up_a_column_that_comes_later(tmp_path: Path) -> None:
+    log = checkpoints.Log(tmp_path / "logs" / "stage.csv")
+    log.write({"step": 1, "loss": 0.5})
+    log.write({"step": 2, "loss": 0.25, "disorder": 0.125})
+    assert log.rows() == [
+        {"step": "1", "loss": "0.5", "disorder": ""},
+        {"step": "2", "loss": "0.25", "disorder": "0.125"},
+    ]
+
+
 def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
     """Return a stretch of a model that learns nothing."""
     model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
