@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ STYLES_EACH = 4
 RECORD = (COLOURINGS, 1 + STYLES_EACH, PICTURE, PICTURE, 3)
 REGIONS_SIDE = 64
 PALETTE_SEED = 31
+TOGETHER = 16  # records that are awaited and drawn at once
 OTHER_HAND = 0.3  # share of pictures whose line or colours are not the plain ones
 
 
@@ -119,36 +123,55 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", type=float, default=120, help="seconds to wait for a scene that is being drawn")
 
 
+def record(cache: Path, number: int) -> tuple[bytes, bytes, str]:
+    """Return one scene's pictures, regions and the line that says what they show."""
+    cv2.setNumThreads(1)  # the other cores draw other scenes
+    rng = np.random.default_rng((PALETTE_SEED, number))
+    styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
+    scene = load_scene(scene_path(cache, number))
+    pictures, facts = draw(scene, number, styles, hands=[choose_hand(rng) for _ in styles])
+    return pictures.tobytes(), regions_of(scene).tobytes(), json.dumps(facts) + "\n"
+
+
+def scene_path(cache: Path, number: int) -> Path:
+    """Return where a scene lies."""
+    return cache / "scenes" / f"scene_{number:06d}.npz"
+
+
+def _awaited(cache: Path, number: int, seconds: float) -> bool:
+    waited = time.monotonic()
+    while not scene_path(cache, number).exists():
+        if time.monotonic() - waited > seconds:
+            logger.info("no scene %d: %d in all", number, len(scene_paths(cache / "scenes")))
+            return False
+        time.sleep(1)
+    return True
+
+
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Append records for the scenes that have none, following a run of the stage before."""
-    cv2.setNumThreads(threads)
     index = cache / "pictures.jsonl"
     done = len(index.read_text().splitlines()) if index.exists() else 0
     size = int(np.prod(RECORD))
     with (
+        ProcessPoolExecutor(threads, multiprocessing.get_context("spawn")) as workers,
         (cache / "pictures.u8").open("ab") as data,
         (cache / "regions.u8").open("ab") as map_of,
         index.open("a") as lines,
     ):
         data.truncate(done * size)  # a record cut short by a stop is drawn again
         map_of.truncate(done * REGIONS_SIDE**2)
-        for number in range(done, options.count):
-            path = cache / "scenes" / f"scene_{number:06d}.npz"
-            waited = time.monotonic()
-            while not path.exists():
-                if time.monotonic() - waited > options.wait:
-                    logger.info("no scene %d: %d in all", number, len(scene_paths(cache / "scenes")))
-                    return
-                time.sleep(1)
-            rng = np.random.default_rng((PALETTE_SEED, number))
-            styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
-            scene = load_scene(path)
-            pictures, facts = draw(scene, number, styles, hands=[choose_hand(rng) for _ in styles])
-            data.write(pictures.tobytes())
-            data.flush()
-            map_of.write(regions_of(scene).tobytes())
-            map_of.flush()
-            lines.write(json.dumps(facts) + "\n")
-            lines.flush()
-            if number % 100 == 0:
-                logger.info("record %d", number)
+        for first in range(done, options.count, TOGETHER):
+            some = range(first, min(first + TOGETHER, options.count))
+            there = list(takewhile(lambda number: _awaited(cache, number, options.wait), some))
+            for pictures, regions, line in workers.map(record, [cache] * len(there), there):
+                data.write(pictures)
+                data.flush()
+                map_of.write(regions)
+                map_of.flush()
+                lines.write(line)
+                lines.flush()
+            if len(there) < len(some):
+                return
+            if first // 100 != (first + TOGETHER) // 100:
+                logger.info("record %d", first + TOGETHER)

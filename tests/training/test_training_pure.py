@@ -243,9 +243,19 @@ def test_half_tone_repeats_every_two_latents() -> None:
     assert np.abs(inside[8:] - inside[:-8]).max() <= 1
 
 
-def test_light_is_found_from_the_shading() -> None:
-    light = stylist.main_light(scene())
-    assert light @ (np.array((0.5, 0.5, 0.7)) / np.linalg.norm((0.5, 0.5, 0.7))) > 0.9
+def test_light_is_what_the_render_shows() -> None:
+    drawn = scene()
+    inside = drawn.ids == Region.TOP
+    right = inside & (np.arange(SIZE) >= 0.6 * SIZE)
+    shade = np.ones_like(drawn.shade)
+    shade[right] = 0.2
+    light = stylist.shown_light(replace(drawn, shade=shade))
+    deep = cv2.erode(right.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    clear = cv2.erode((inside & ~right).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    assert light[deep].max() < 0 < 0.7 < light[clear].min()
+    assert (light[drawn.ids == Region.SKY] == 1).all()
+    even = stylist.shown_light(replace(drawn, shade=shade * 0.5))
+    assert np.abs(even - light).max() < 1e-4
 
 
 def test_scene_survives_the_disk(tmp_path: object) -> None:
