@@ -113,6 +113,7 @@ POSE_WORDS = {
     "crouching": ("crouching", "squatting"),
     "ballet": ("ballet", "ballet dancing"),
 }
+COMPLETE = 0.15  # share of captions that say all there is, in order
 PALE_JUNK = 0.75  # the share of junk that is real words; the rest is letters at random
 
 
@@ -244,6 +245,9 @@ def caption(
     def one_of(words: tuple[str, ...]) -> str:
         return words[int(rng.integers(len(words)))]
 
+    of_hand = [one_of(HAND_WORDS[aspect, value]) for aspect, value in asdict(hand).items() if value]
+    if keep(COMPLETE):
+        return ", ".join([full_caption(facts, colours, style), *of_hand])
     style_words = one_of(STYLE_WORDS[style])
     short = not must and keep(0.12)
     parts: list[str] = []
@@ -280,7 +284,7 @@ def caption(
             parts.append(view(facts))
     if keep(0.3):
         parts += junk(rng, int(rng.integers(1, 4)))
-    parts += [one_of(HAND_WORDS[aspect, value]) for aspect, value in asdict(hand).items() if value]
+    parts += of_hand
     subject = article(facts["subject"]) if keep(0.8) else ("1girl" if facts["subject"] in ("girl", "woman") else "1boy")
     if keep(0.35):
         rng.shuffle(parts)

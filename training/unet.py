@@ -57,6 +57,9 @@ CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
 ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BACKDROPS = ("sky", "wall", "ground")
 RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
+# Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
+# small garments learn last.
+LARGE, SMALLEST = 0.06, 3.0
 STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
@@ -99,8 +102,12 @@ def ways_from_render(latents: Latents) -> dict[str, float]:
 
 def weights_of_places(shown: NDArray[np.uint8], renamed: Sequence[str]) -> NDArray[np.float32]:
     """Return what errors count where regions are shown (H×W), if the source has other colours in the renamed parts."""
-    regions = [Region[part.upper()] for part in renamed if part not in BACKDROPS]
-    return np.where(np.isin(shown, regions), RENAMED, 1).astype(np.float32)
+    weights = np.ones(shown.shape, np.float32)
+    for part in renamed:
+        there = shown == Region[part.upper()]
+        if part not in BACKDROPS and there.any():
+            weights[there] = RENAMED * np.clip((LARGE / there.mean()) ** 0.5, 1, SMALLEST)
+    return weights
 
 
 def unspoken(rng: np.random.Generator, mixture: Mixture) -> str:

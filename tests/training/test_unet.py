@@ -30,3 +30,6 @@ def test_errors_count_more_where_another_colour_is_named_but_not_on_backdrops() 
     shown = np.array([[Region.TOP, Region.TOP_SECOND], [Region.SKY, Region.HAIR]], np.uint8)
     assert unet.weights_of_places(shown, ("top", "sky")).tolist() == [[unet.RENAMED, 1], [1, 1]]
     assert unet.weights_of_places(shown, ()).tolist() == [[1, 1], [1, 1]]
+    wide = np.full((10, 10), Region.SKY, np.uint8)
+    wide[0, 0] = Region.TOP
+    assert unet.weights_of_places(wide, ("top",))[0, 0] == pytest.approx(unet.RENAMED * (unet.LARGE / 0.01) ** 0.5)
