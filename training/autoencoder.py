@@ -18,6 +18,7 @@ from training.pictures import COLOURINGS, STYLES_EACH, Pictures, draw, open_pict
 from training.stylist import PICTURE, STYLES
 
 CHANNELS = (16, 48, 96)  # (32, 64, 128) costs 1.9 times as much a picture
+LAYERS, DECODER_LAYERS = 1, 3  # residual blocks a level: as it is trained, and once the decoder finishes results
 SEED = 5
 RATE = 4e-4  # more shakes the colours that the highway begins with
 CROPS = ((64, 16, 0.4), (128, 4, 0.4), (256, 1, 0.2))  # pixels, batch, share: the same work a step
@@ -115,13 +116,29 @@ def build(channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
         down_block_types=["DownEncoderBlock2D"] * len(channels),
         up_block_types=["UpDecoderBlock2D"] * len(channels),
         block_out_channels=channels,
-        layers_per_block=1,
+        layers_per_block=LAYERS,
         latent_channels=4,
         norm_num_groups=1,  # groups of two channels, as 8 gives at full size, lose the colour of broad areas
         mid_block_add_attention=False,
         sample_size=PICTURE,
         scaling_factor=1.0,
     )
+
+
+@torch.no_grad()
+def deepened(model: AutoencoderKL, layers: int) -> AutoencoderKL:
+    """Return the autoencoder with so many residual blocks a level, in the decoder one more; new ones do nothing yet.
+
+    AutoencoderKL gives both its halves as many: those of a frozen encoder do nothing for ever.
+    """
+    if model.config.layers_per_block == layers:
+        return model
+    deep: AutoencoderKL = AutoencoderKL.from_config(model.config, layers_per_block=layers)
+    new = set(deep.load_state_dict(model.state_dict(), strict=False).missing_keys)
+    for name, part in deep.named_parameters():
+        if name in new and ".conv2." in name:
+            part.zero_()
+    return deep.eval()
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:

@@ -18,7 +18,15 @@ from pytorch_msssim import ssim
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from training.autoencoder import LATENT_NOISE, checked_pictures, loss_of, psnr_by_style, to_tensor
+from training.autoencoder import (
+    DECODER_LAYERS,
+    LATENT_NOISE,
+    checked_pictures,
+    deepened,
+    loss_of,
+    psnr_by_style,
+    to_tensor,
+)
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
 from training.encode import KEPT_BACK, Latents, frozen, open_latents
 from training.helpers import Helpers
@@ -112,7 +120,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Train for a stretch; the checkpoint is `decoder.pt`, the log `decoder.csv`."""
     torch.manual_seed(SEED)
-    model = frozen(cache)
+    model = deepened(frozen(cache), DECODER_LAYERS)
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
     average = Averaged(model, 0.995)

@@ -77,11 +77,11 @@ def held_out(cache: Path, count: int) -> list[Case]:
 class Model:
     """A diffusers folder, ready to draw on the CPU, in bf16 where that is quick."""
 
-    def __init__(self, folder: Path, guidance: float) -> None:
+    def __init__(self, folder: Path, guidance: float, steps: int = STEPS) -> None:
         base = StableDiffusionPipeline.from_pretrained(
             folder, dtype=PRECISION, safety_checker=None, requires_safety_checker=False
         )
-        self.guidance = guidance
+        self.guidance, self.steps = guidance, steps
         self.text = base
         self.image = StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
         self.inpaint = StableDiffusionInpaintPipeline(**base.components, requires_safety_checker=False)
@@ -97,7 +97,7 @@ class Model:
             images = pipe(
                 prompt=prompts[part],
                 negative_prompt=[""] * count,
-                num_inference_steps=STEPS,
+                num_inference_steps=self.steps,
                 generator=[torch.Generator().manual_seed(start + i) for i in range(count)],
                 output_type="np",
                 **({"guidance_scale": self.guidance} | lists),
@@ -246,6 +246,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES), help="styles to measure")
     parser.add_argument("--denoise", type=float, nargs="+", default=[0.5, 0.6], help="levels to measure the styles at")
     parser.add_argument("--guidance", type=float, default=3.0, help="CFG scale")
+    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps, of which denoising takes its share")
     parser.add_argument("--classifier-steps", type=int, default=4000, help="training of the judge, the first time")
     parser.add_argument(
         "--only", nargs="+", choices=("styles", "denoise", "colours", "sheets"), help="leave out the rest"
@@ -258,8 +259,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = options.only or ("styles", "denoise", "colours", "sheets")
     cases = held_out(cache, options.cases)
-    model = Model(options.folder, options.guidance)
-    result: dict[str, Any] = {"folder": options.folder.name, "cases": len(cases), "guidance": options.guidance}
+    model = Model(options.folder, options.guidance, options.steps)
+    result: dict[str, Any] = {"folder": options.folder.name, "cases": len(cases)}
+    result |= {"guidance": options.guidance, "steps": options.steps}
     result["speed"] = measure_speed(model, cases[0])
     logger.info("speed: %s", result["speed"])
     if "styles" in wanted:

@@ -15,7 +15,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from transformers import CLIPTokenizer
 
-from training.autoencoder import Coder
+from training.autoencoder import DECODER_LAYERS, Coder, deepened
 from training.autoencoder import build as fresh_autoencoder
 from training.bridge import trained_betas
 from training.checkpoints import load, trained
@@ -29,7 +29,7 @@ CALMER = 1 / 16
 
 def decoder(cache: Path) -> AutoencoderKL:
     """Return the autoencoder with the frozen encoder and the best decoder so far."""
-    vae = frozen(cache)
+    vae = deepened(frozen(cache), DECODER_LAYERS)
     stored = load(cache / "decoder.pt")
     if stored is not None:
         vae.load_state_dict(stored["average"])

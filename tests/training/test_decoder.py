@@ -13,7 +13,7 @@ pytest.importorskip("cv2")
 pytest.importorskip("pytorch_msssim")
 
 from training import pictures  # noqa: E402
-from training.autoencoder import to_tensor  # noqa: E402
+from training.autoencoder import LAYERS, build, deepened, to_tensor  # noqa: E402
 from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
 from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
@@ -53,3 +53,17 @@ def test_how_unlike_pictures_are_is_what_the_evaluation_measures() -> None:
     measured = float(unlike(to_tensor(first[None]), to_tensor(second[None])))
     assert measured == pytest.approx(1 - similarity(first, second), abs=0.03)  # which looks at the borders too
     assert measured > 0.1
+
+
+def test_a_deepened_autoencoder_draws_as_before_until_it_learns() -> None:
+    torch.manual_seed(4)
+    model = build((4, 8, 8)).eval()
+    deep = deepened(model, LAYERS + 2)
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        latents = model.encode(picture).latent_dist.mean
+        assert torch.equal(deep.encode(picture).latent_dist.mean, latents)
+        assert torch.equal(deep.decode(latents).sample, model.decode(latents).sample)
+    deep.decode(latents).sample.square().mean().backward()
+    assert float(deep.decoder.up_blocks[0].resnets[-1].conv2.weight.grad.norm()) > 0
+    assert deepened(deep, LAYERS + 2) is deep
