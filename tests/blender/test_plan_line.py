@@ -39,7 +39,7 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
     monkeypatch.setattr(advice.jobs, "device", lambda: "")  # as before any backend has told
     monkeypatch.setattr(advice.jobs, "room", lambda: 0)
     text, suffices = advice.memory_line(bpy.context)
-    assert suffices and text == "About 77 MB"
+    assert suffices and text == "About 79 MB"
     for room, words, enough in (
         (8_000_000_000, "of 8.0 GB free", True),
         (20_000_000, "61 MB are needed and 20 MB free: choose", False),
