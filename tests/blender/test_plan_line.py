@@ -42,7 +42,7 @@ def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
     assert suffices and text == "About 79 MB"
     for room, words, enough in (
         (8_000_000_000, "of 8.0 GB free", True),
-        (20_000_000, "61 MB are needed and 20 MB free: choose", False),
+        (20_000_000, "63 MB are needed and 20 MB free: choose", False),
     ):
         monkeypatch.setattr(advice.jobs, "room", lambda room=room: room)
         text, suffices = advice.memory_line(bpy.context)
