@@ -81,6 +81,11 @@ def load_scene(path: Path) -> Scene:
         return Scene(_unpng(stored["ids"]), normal, depth, shade, json.loads(stored["facts"].tobytes()))
 
 
+def scene_path(folder: Path, number: int) -> Path:
+    """Return where a folder keeps the scene of that number."""
+    return folder / f"scene_{number:06d}.npz"
+
+
 def scene_paths(folder: Path) -> list[Path]:
     """Return the finished scenes of a folder in the order of their numbers."""
     return sorted(folder.glob("scene_*.npz"))

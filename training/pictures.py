@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.buffers import Scene, load_scene, middles, scene_paths
+from training.buffers import Scene, load_scene, middles, scene_path, scene_paths
 from training.captions import recolourable
 from training.regions import Palette, choose_palette, recoloured
 from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, make_guide, render, stylise
@@ -128,19 +128,14 @@ def record(cache: Path, number: int) -> tuple[bytes, bytes, str]:
     cv2.setNumThreads(1)  # the other cores draw other scenes
     rng = np.random.default_rng((PALETTE_SEED, number))
     styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
-    scene = load_scene(scene_path(cache, number))
+    scene = load_scene(scene_path(cache / "scenes", number))
     pictures, facts = draw(scene, number, styles, hands=[choose_hand(rng) for _ in styles])
     return pictures.tobytes(), regions_of(scene).tobytes(), json.dumps(facts) + "\n"
 
 
-def scene_path(cache: Path, number: int) -> Path:
-    """Return where a scene lies."""
-    return cache / "scenes" / f"scene_{number:06d}.npz"
-
-
 def _awaited(cache: Path, number: int, seconds: float) -> bool:
     waited = time.monotonic()
-    while not scene_path(cache, number).exists():
+    while not scene_path(cache / "scenes", number).exists():
         if time.monotonic() - waited > seconds:
             logger.info("no scene %d: %d in all", number, len(scene_paths(cache / "scenes")))
             return False

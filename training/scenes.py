@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from figure.poses import POSES, Pose, random_pose, rotation, varied
-from training.buffers import FAR, SIZE, Scene, save_scene
+from training.buffers import FAR, SIZE, Scene, save_scene, scene_path
 from training.geometry import PROP_KINDS, Character, Figures, Mesh, add_ground, add_props, add_room, box, vertex_normals
 from training.regions import PROP_COUNT, SKIN, Region
 from training.wardrobe import (
@@ -443,7 +443,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     stage, figures = Stage(), Figures()
     began = time.monotonic()
     for seed in range(options.start, options.start + options.count):
-        path = folder / f"scene_{seed:06d}.npz"
+        path = scene_path(folder, seed)
         if path.exists():
             continue
         save_scene(path, draw_scene(stage, figures, seed, options.held_out))

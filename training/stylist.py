@@ -85,36 +85,33 @@ def _different(values: Bytes) -> Floats:
     return edge
 
 
-def _lighter_halves(scene: Scene) -> dict[int, Floats]:
-    """Return the mean light (3, linear) on the lighter half of each group of regions, but for what is behind all."""
-    groups, found = _LIT_AS[scene.ids], {}
+def usual_light(scene: Scene) -> Floats:
+    """Return the mean light (256×3, linear) on the lighter half of each group of regions; 1 where none is shown."""
+    groups, light = _LIT_AS[scene.ids], np.ones((256, 3), np.float32)
     for group in np.unique(groups[~np.isin(scene.ids, BACKGROUND)]):
         falling = scene.shade[groups == group]
         bright = falling @ LUMINANCE
-        found[int(group)] = falling[bright >= np.median(bright)].mean(0)
-    return found
+        light[group] = falling[bright >= np.median(bright)].mean(0)
+    return light
 
 
-def shown_colours(scene: Scene, palette: Palette) -> Floats:
-    """Return each region in one colour: as the render shows its lighter half, lifted (H×W×3, sRGB in 0-1)."""
-    light = np.ones((256, 3), np.float32)
-    for group, falling in _lighter_halves(scene).items():
-        light[group] = falling
-    colours: Floats = srgb(linear(palette.colours)[scene.ids] * light[_LIT_AS[scene.ids]]) ** LIFT
+def shown_colours(scene: Scene, palette: Palette, usual: Floats) -> Floats:
+    """Return each region in one colour: as the render shows its lighter half, lifted (H×W×3, sRGB in 0-1).
+
+    usual: `usual_light` of the scene.
+    """
+    colours: Floats = srgb(linear(palette.colours)[scene.ids] * usual[_LIT_AS[scene.ids]]) ** LIFT
     return colours
 
 
-def shown_light(scene: Scene) -> Floats:
+def shown_light(scene: Scene, usual: Floats) -> Floats:
     """Return how lit the render shows each pixel beside the lighter half of its region, in the measure of a cosine.
 
-    H×W in -0.31 to 1; 1 on scenery, which styles don't shade. While it was the cosine of normals to one light that
-    explained the render best, a quarter of scenes showed another light (correlations below 0.85), and where a shade
-    ended could not be seen.
+    H×W in -0.31 to 1; 1 on scenery, which styles don't shade. usual: `usual_light` of the scene. While it was the
+    cosine of normals to one light that explained the render best, a quarter of scenes showed another light
+    (correlations below 0.85), and where a shade ended could not be seen.
     """
-    usual = np.ones(256, np.float32)
-    for group, falling in _lighter_halves(scene).items():
-        usual[group] = falling @ LUMINANCE
-    share = scene.shade @ LUMINANCE / np.maximum(usual[_LIT_AS[scene.ids]], 1e-3)
+    share = scene.shade @ LUMINANCE / np.maximum((usual @ LUMINANCE)[_LIT_AS[scene.ids]], 1e-3)
     shaded = (~np.isin(scene.ids, SCENERY)).astype(np.float32)
     spread, weight = (cv2.GaussianBlur(x.astype(np.float32), (0, 0), 1.5) for x in (share * shaded, shaded))
     light = np.clip(DARKEST + LIT * spread / np.maximum(weight, 1e-3), DARKEST, 1)
@@ -123,7 +120,7 @@ def shown_light(scene: Scene) -> Floats:
 
 def make_guide(scene: Scene, palette: Palette) -> Guide:
     """Derive colours, light and lines from one scene."""
-    base = shown_colours(scene, palette)
+    usual = usual_light(scene)
     solid, scenery = ~np.isin(scene.ids, BACKGROUND), np.isin(scene.ids, SCENERY)
     nearness = 1 / np.maximum(scene.depth, 0.05)
     step = np.abs(cv2.Laplacian(nearness, cv2.CV_32F, ksize=1)) / np.maximum(nearness, 1e-3)
@@ -132,12 +129,12 @@ def make_guide(scene: Scene, palette: Palette) -> Guide:
     bend = sum(np.square(cv2.Sobel(smooth[..., c], cv2.CV_32F, *way)) for c in range(3) for way in ((1, 0), (0, 1)))
     crease = np.clip((np.sqrt(bend) - 1.0) / 1.2, 0, 1) * solid
     return Guide(
-        base=base,
+        base=shown_colours(scene, palette, usual),
         ids=scene.ids,
         normal=scene.normal,
         solid=solid,
         figure=~scenery & (scene.ids < Region.PROP),
-        light=shown_light(scene),
+        light=shown_light(scene, usual),
         outline=outline.astype(np.float32),
         border=_different(_GROUP[scene.ids]),
         crease=crease.astype(np.float32),

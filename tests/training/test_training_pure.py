@@ -249,12 +249,14 @@ def test_light_is_what_the_render_shows() -> None:
     right = inside & (np.arange(SIZE) >= 0.6 * SIZE)
     shade = np.ones_like(drawn.shade)
     shade[right] = 0.2
-    light = stylist.shown_light(replace(drawn, shade=shade))
+    lit = replace(drawn, shade=shade)
+    light = stylist.shown_light(lit, stylist.usual_light(lit))
     deep = cv2.erode(right.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     clear = cv2.erode((inside & ~right).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     assert light[deep].max() < 0 < 0.7 < light[clear].min()
     assert (light[drawn.ids == Region.SKY] == 1).all()
-    even = stylist.shown_light(replace(drawn, shade=shade * 0.5))
+    dim = replace(drawn, shade=shade * 0.5)
+    even = stylist.shown_light(dim, stylist.usual_light(dim))
     assert np.abs(even - light).max() < 1e-4
 
 
