@@ -22,6 +22,7 @@ STAGES = {
     "unet": "train UNet and text encoder on latents",
     "results": "draw the model's own results from renders",
     "decoder": "train the decoder to finish those results",
+    "tiny": "train the tiny autoencoder of previews",
     "export": "write a diffusers folder",
     "evaluate": "measure a diffusers folder on held-out scenes and make the sheets",
     "captioner": "train what reads a picture back into a prompt",

@@ -33,7 +33,8 @@ BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a
 UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 780)  # the starts that artists use most
-RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew
+RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew,
+HIGHER = 0.6  # drawn as a number from 0 to 1 to this power: at the upper end colours are taken least
 OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
 LAGGING = 0.9  # the progress up to which colours may lag
 HASTE = 1.0  # what without a prompt is added to the progress, as a share of it
@@ -81,7 +82,8 @@ def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> tuple
     """Draw levels for a batch, and which of its samples' sources wear other colours than the caption says."""
     bridge = rng.random(count) < mixture.bridged
     recoloured = bridge & (rng.random(count) < mixture.recoloured)
-    usual = np.where(recoloured, rng.integers(*RENAMING, count), rng.integers(*USUAL, count))
+    renaming = RENAMING[0] + (RENAMING[1] - RENAMING[0]) * rng.random(count) ** HIGHER
+    usual = np.where(recoloured, renaming.astype(np.int64), rng.integers(*USUAL, count))
     start = np.where(rng.random(count) < mixture.usual, usual, rng.integers(LOWEST, HIGHEST, count))
     begun, later = rng.random(count) < mixture.first, rng.integers(5, start)
     level = np.where(bridge, np.where(begun, start, later), rng.integers(UNBRIDGED, LEVELS, count))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from numpy.typing import NDArray
 from pytorch_msssim import ssim
 from torch import Tensor
@@ -56,7 +56,7 @@ def unlike(result: Tensor, truth: Tensor) -> Tensor:
 class Lessons:
     """What a process needs to draw its share of a step's crops and learn from them."""
 
-    model: AutoencoderKL
+    model: AutoencoderKL | AutoencoderTiny
     cache: Path
     opened: tuple[Pictures, Latents, Results] | None = None
 
@@ -66,10 +66,10 @@ class Lessons:
             self.opened = open_pictures(self.cache), open_latents(self.cache), open_results(self.cache)
         return self.opened
 
-    def crop(self, rng: np.random.Generator, size: int) -> tuple[Tensor, NDArray[np.uint8]]:
+    def crop(self, rng: np.random.Generator, size: int, finished: float = FINISHED) -> tuple[Tensor, NDArray[np.uint8]]:
         """Draw latents (4×size×size float32) and the bytes that they shall become (4·size × 4·size × 3)."""
         pictures, latents, results = self.files()
-        if rng.random() < FINISHED:
+        if rng.random() < finished:
             number = int(rng.integers(len(results.whose) - CHECKED))
             whose, whole, noise = results.whose[number], results.latents[number], 0.0
         else:
@@ -98,7 +98,7 @@ class Lessons:
         return loss.detach()[None]
 
     @torch.no_grad()
-    def finished(self, model: AutoencoderKL) -> float:
+    def finished(self, model: AutoencoderKL | AutoencoderTiny) -> float:
         """Return how unlike the true pictures the last results are, decoded."""
         pictures, _, results = self.files()
         last = range(len(results.whose) - CHECKED, len(results.whose))

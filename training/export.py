@@ -15,7 +15,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from transformers import CLIPTokenizer
 
-from training.autoencoder import DECODER_LAYERS, Coder, deepened
+from training.autoencoder import DECODER_LAYERS, Coder, build_tiny, deepened
 from training.autoencoder import build as fresh_autoencoder
 from training.bridge import trained_betas
 from training.checkpoints import load, trained
@@ -25,6 +25,7 @@ from training.encode import frozen
 logger = logging.getLogger(__name__)
 
 CALMER = 1 / 16
+TINY = "tiny_vae"  # the folder of what previews are decoded with, beside the pipeline's own
 
 
 def decoder(cache: Path) -> AutoencoderKL:
@@ -109,6 +110,11 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         calm(made.unet)
     made.to(torch.float16)
     made.save_pretrained(options.folder, safe_serialization=True)
+    stored = load(cache / "tiny.pt")
+    if stored is not None:
+        tiny = build_tiny()
+        tiny.load_state_dict(stored["average"])
+        tiny.half().save_pretrained(options.folder / TINY)
     for path in options.folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)  # where this machine keeps its cache

@@ -52,5 +52,5 @@ FULL = Mixture(
     own=0.2,
 )
 # What artists do most counts most again; while the rate falls to nothing, the rest is kept up by less.
-FINISH = replace(FULL, overshot=0.08, recoloured=0.2, other_source=0.1, render_as_target=0.02, own=0.15)
+FINISH = replace(FULL, overshot=0.08, recoloured=0.25, other_source=0.1, render_as_target=0.02, own=0.15)
 MIXTURES = {"plain": PLAIN, "colours": COLOURS, "full": FULL, "finish": FINISH}

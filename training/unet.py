@@ -207,7 +207,7 @@ class Lessons:
         return Batch(target, source, levels, maps, told, unheard, captions, weights)
 
     def learn(self, step: int, process: int) -> Tensor:
-        """Add to the gradients; return the loss, what the readers get wrong, and the count of samples."""
+        """Add to the gradients; return the loss, what the readers get wrong, of that `misplaced`, and the samples."""
         latents = self.opened(step)
         drawn = np.random.default_rng((SEED, step)).random(2)  # the same in every process
         whole, own = drawn < (self.wholly, self.mixture.own)
@@ -226,7 +226,7 @@ class Lessons:
         loss = loss + STRUCTURE * levels.bridged.float().mean() * disordered
         reading = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
-        return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
+        return torch.stack([loss, reading, self.readers.misplaced(), torch.tensor(float(len(sample)))]).detach()
 
     def wrong(self, batch: Batch, sample: Tensor, levels: Levels, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the `misfit` of velocities predicted for samples, and the `disorder` of those that have a source."""
@@ -293,20 +293,20 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     mixture, ways = MIXTURES[options.mixture], ways_from_render(latents)
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture, ways)
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
-    running = misread = 0.0
+    running = misread = misplaced = 0.0
     for due in stretch.steps():
         pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 1500) ** 0.5
         pace *= min(1.0, stretch.left / options.cooldown) if options.cooldown else 1.0
-        loss, reading, samples = helpers.step(stretch.step)
+        loss, reading, placing, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(options.rate * pace, pace)
         average.update(model, stretch.step)
         torch.set_num_threads(1)
         stretch.samples += int(samples) * threads
-        running, misread = smoothed(running, loss), smoothed(misread, reading)
+        running, misread, misplaced = map(smoothed, (running, misread, misplaced), (loss, reading, placing))
         if due or stretch.step in (60, 300):
             row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
-            row |= {"loss": running, "misread": misread}
+            row |= {"loss": running, "misread": misread, "misplaced": misplaced}
             row |= lessons.validate(stretch.step)
             log.write(row)

@@ -16,8 +16,9 @@ from torch.nn import functional
 from ..imaging.framing import preview_size, side_by_side
 from ..previews import LONGEST, SHARP, Frame, Viewer
 from ..request import Array
+from ..settings import EMBEDDED
 from .hub import snapshot
-from .load import choose_precision
+from .load import EMBEDDED_FOLDER, choose_precision
 from .model import Model
 from .vae import UNFIT
 
@@ -37,7 +38,7 @@ SHUFFLE = 2  # seed of the fields' order: whatever the order, VAEs differ by mor
 # A VAE's latent channels and scaling factor → what the tiny autoencoder for such latents is called.
 TINY = {(4, 0.18215): "taesd", (4, 0.13025): "taesdxl", (16, 1.5305): "taesd3", (16, 0.3611): "taef1"}
 TINY_OWNER = "madebyollin"  # on the hub
-TINY_FACTOR = 8  # pixels that they make of a latent's side
+OWN = "tiny_vae"  # a model's own one lies in its folder under that name, as the embedded model's does
 
 
 class Previewer:
@@ -70,7 +71,7 @@ class Previewer:
     def show(self, prediction: torch.Tensor) -> None:
         """Show a prediction of the picture (B×C×h×w latents, as the denoiser takes them)."""
         latents = prediction.float()
-        pictures = self._sharp(_reduced(latents))
+        pictures = self._sharp(latents)
         if pictures is None and self._spent > 0:
             return  # what is on show is sharper
         weights, offset = (part.to(latents.device) for part in self._colours)
@@ -80,8 +81,11 @@ class Previewer:
 
     def _sharp(self, latents: torch.Tensor) -> torch.Tensor | None:
         """Return what a tiny autoencoder makes of latents (B×3×H×W, 0–255), None where there is no time for it."""
+        if self._tiny is None:
+            return None
+        latents = _reduced(latents, 2 ** (len(self._tiny.config["decoder_block_out_channels"]) - 1))
         expected = self._cost * latents[:, 0].numel()
-        if self._tiny is None or self._spent + expected > SHARE * (time.monotonic() - self._began):
+        if self._spent + expected > SHARE * (time.monotonic() - self._began):
             return None
         return self._timed(latents)
 
@@ -135,7 +139,7 @@ def colours_of(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 def tiny_of(model: Model, chosen: str = "") -> AutoencoderTiny | None:
     """Return the tiny autoencoder for a model's latents, ready on its device; None where there is none of any use.
 
-    chosen: a folder of one, or of several under their own names.
+    chosen: a folder of one, or of several under their own names. The model's own folder may hold one as well.
     """
     channels = int(model.pipe.vae.config.get("latent_channels") or model.pipe.vae.config.get("z_dim") or 0)
     name = TINY.get((channels, float(model.pipe.vae.config.get("scaling_factor") or 1.0)), "")
@@ -155,13 +159,14 @@ def tiny_of(model: Model, chosen: str = "") -> AutoencoderTiny | None:
 def _places(name: str, chosen: str, model: str) -> list[Path]:
     """Return the folders in which a tiny autoencoder of that name is looked for, the likeliest first."""
     places = []
+    beside = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
     if chosen:
         folder = Path(chosen).expanduser()
         others = set(TINY.values()) - {name}
         places += [] if folder.name in others else [folder]
         places += [folder / name] if name else []
+    places.append(beside / OWN)
     if name:
-        beside = Path(model).expanduser()
         places += [beside / name, beside.parent / name]
         fetched = snapshot(f"{TINY_OWNER}/{name}")
         places += [fetched] if fetched is not None else []
@@ -184,9 +189,9 @@ def _decoded(tiny: AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
     return (pixels.float() + 1) * 127.5
 
 
-def _reduced(latents: torch.Tensor) -> torch.Tensor:
-    """Return latents averaged to as many as a tiny autoencoder makes a preview of, at eight pixels each."""
-    factor = LONGEST // TINY_FACTOR / max(latents.shape[2:])
+def _reduced(latents: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Return latents averaged to as many as a tiny autoencoder makes a preview of, at so many pixels a side each."""
+    factor = LONGEST // pixels / max(latents.shape[2:])
     if factor >= 1:
         return latents
     height, width = (max(1, round(side * factor)) for side in latents.shape[2:])

@@ -12,15 +12,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("cv2")
 pytest.importorskip("pytorch_msssim")
 
-from training import pictures  # noqa: E402
-from training.autoencoder import LAYERS, build, deepened, to_tensor  # noqa: E402
+from training import pictures, tiny  # noqa: E402
+from training.autoencoder import LAYERS, build, build_tiny, deepened, to_tensor  # noqa: E402
 from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
 from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
 from training.results import Results  # noqa: E402
 
 
-def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
+def files() -> tuple[pictures.Pictures, Latents, Results]:
+    """Return pictures and latents whose values say where they are, and results that are such latents."""
     records, count = KEPT_BACK + 2, CHECKED + 3
     places = np.arange(64 * 64, dtype=np.float16).reshape(64, 64) % 251
     latents = np.broadcast_to(places, (records, *RECORD)).copy()
@@ -33,8 +34,11 @@ def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
     drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
     nothing: list[dict[str, Any]] = [{}] * records
     maps = np.zeros((records, 64, 64), np.uint8)
-    files = pictures.Pictures(bytes_, nothing), Latents(latents, maps, nothing), Results(drawn, whose)
-    lessons, rng = Lessons(torch.nn.Identity(), Path(), files), np.random.default_rng(0)
+    return pictures.Pictures(bytes_, nothing), Latents(latents, maps, nothing), Results(drawn, whose)
+
+
+def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
+    lessons, rng = Lessons(torch.nn.Identity(), Path(), files()), np.random.default_rng(0)
     for _ in range(40):
         given, pixels = lessons.crop(rng, 32)
         assert given.shape == (4, 32, 32)
@@ -67,3 +71,13 @@ def test_a_deepened_autoencoder_draws_as_before_until_it_learns() -> None:
     deep.decode(latents).sample.square().mean().backward()
     assert float(deep.decoder.up_blocks[0].resnets[-1].conv2.weight.grad.norm()) > 0
     assert deepened(deep, LAYERS + 2) is deep
+
+
+def test_both_halves_of_the_tiny_autoencoder_learn_at_the_scale_of_the_latents() -> None:
+    model = build_tiny()
+    assert model.decode(torch.zeros(1, 4, 8, 8), return_dict=False)[0].shape == (1, 3, 32, 32)
+    assert model.encode(torch.zeros(1, 3, 32, 32), return_dict=False)[0].shape == (1, 4, 8, 8)
+    losses = tiny.Lessons(model, Path(), files()).learn(0, 0)
+    assert losses.shape == (2,) and (losses > 0).all()
+    for half in (model.encoder, model.decoder):
+        assert all(float(part.grad.norm()) > 0 for part in half.parameters() if part.dim() == 4)
