@@ -32,7 +32,7 @@ class Previews:
     """How the picture is to be seen while it is made.
 
     every: steps from one preview to the next, 0 for none. autoencoder: a folder of a tiny autoencoder, or of several
-    under their own names such as taesd; it is also looked for beside the model, and in the hub's cache.
+    under their own names such as taesd; it is also looked for in the model's folder, beside it, and in the hub's cache.
     """
 
     every: int = 0

@@ -7,6 +7,7 @@ a stream that training never draws from; sheets show the first scenes, not the b
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import resource
@@ -22,6 +23,9 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipe
 from numpy.typing import NDArray
 from PIL import Image
 
+from backend.engine import Engine
+from backend.request import Array, Request
+from backend.settings import Img2Img, Inpaint, Outpaint, Settings, Upscale
 from training.autoencoder import checked_pictures, psnr_by_style, to_tensor
 from training.buffers import Scene, load_scene, scene_paths
 from training.captions import WITHOUT_COLOUR, full_caption
@@ -36,6 +40,7 @@ Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
 STEPS = 20
+USUAL = 0.55  # the denoising strength of sheets
 DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4
@@ -131,6 +136,69 @@ def sheet(rows: list[list[Bytes]], path: Path, side: int = 192) -> None:
     small = [[cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in row] for row in rows]
     table = np.concatenate([np.concatenate(row, 1) for row in small])
     cv2.imwrite(str(path), table[..., ::-1])
+
+
+def in_all_styles(model: Model, cases: list[Case], styles: list[str]) -> list[list[Bytes]]:
+    """Return two rows a case: the render and the model's pictures, the render and the true ones."""
+    rows = []
+    for case in cases:
+        drawn = model.redraw([case.render()] * len(styles), [case.prompt(style) for style in styles], USUAL)
+        rows += [[case.render(), *drawn], [case.render(), *(case.truth(style) for style in styles)]]
+    return rows
+
+
+def by_guidance(model: Model, case: Case) -> list[list[Bytes]]:
+    """Return a row a CFG scale: the render, and its anime pictures by rising denoising strength."""
+    render, prompt = [case.render()], [case.prompt("anime")]
+    return [
+        render + [picture for d in (0.3, 0.5, 0.7, 0.9) for picture in model.redraw(render, prompt, d, guidance)]
+        for guidance in (1.0, 3.0, 7.0, 12.0)
+    ]
+
+
+def from_words(model: Model, cases: list[Case], styles: list[str]) -> list[Bytes]:
+    """Return what the captions alone give."""
+    return model.imagine([case.prompt(styles[i % len(styles)]) for i, case in enumerate(cases)])
+
+
+def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Bytes]]:
+    """Return a row a case, by the product's own operations with their usual settings.
+
+    It shows the render, an illustration, that with a garment in another colour inpainted at 0.9, that widened by a
+    quarter on every side, and the figure's middle cut from the illustration at 1024 pixels a side.
+    """
+    engine = Engine()
+
+    def made(settings: Settings, **images: Array) -> Bytes:
+        output = engine.run(Request(settings, images), lambda share, text: None, lambda: False)
+        return np.ascontiguousarray(output.pictures[0].pixels[..., :3])
+
+    rows = []
+    for case, style in zip(cases, itertools.cycle(("anime", "watercolor", "comic", "flat"))):
+        shared: dict[str, Any] = {
+            "model": str(folder),
+            "width": PICTURE,
+            "height": PICTURE,
+            "cfg_scale": guidance,
+            "sampler": "Euler",
+            "seed": 1,
+        }
+        here = shared | {"prompt": case.prompt(style)}
+        illustration = made(Img2Img(**here, denoising_strength=USUAL), init=case.render())
+        part = next((part for part in case.facts["changed"] if part in GARMENTS), "top")
+        mask = region_mask(case.scene.ids, GARMENTS[part], PICTURE).astype(np.float32)
+        repainted = made(
+            Inpaint(**shared, prompt=case.prompt(style, 1), denoising_strength=0.9), init=illustration, mask=mask
+        )
+        border: dict[str, Any] = {f"pixels_{side}": PICTURE // 4 for side in ("left", "right", "up", "down")}
+        widened = made(Outpaint(**here, **border, method="mk2"), init=illustration)
+        enlarged = made(Upscale(upscaler="R-ESRGAN 4x+ Anime6B", scale=4.0), init=illustration)
+        figure = (case.scene.ids >= Region.SKIN) & (case.scene.ids < Region.PROP)
+        shown = np.argwhere(figure).mean(0) / case.scene.ids.shape * enlarged.shape[:2]
+        row, column = (int(np.clip(place - PICTURE, 0, 2 * PICTURE)) for place in shown)
+        middle = enlarged[row : row + 2 * PICTURE, column : column + 2 * PICTURE]
+        rows.append([case.render(), illustration, repainted, widened, middle])
+    return rows
 
 
 def garment_errors(case: Case, picture: Bytes, truth: Bytes) -> list[float]:
@@ -282,22 +350,9 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
                 sheet(found.pop("rows"), options.out / f"recolour {name}.png".replace(" ", "_"))
             result[f"recolour {name}"] = found
     if "sheets" in wanted:
-        shown = cases[:8]
-        rows = []
-        for case in shown:
-            drawn = model.redraw(
-                [case.render()] * len(options.styles), [case.prompt(style) for style in options.styles], 0.55
-            )
-            rows += [[case.render(), *drawn], [case.render(), *(case.truth(style) for style in options.styles)]]
-        sheet(rows, options.out / "styles.png", 160)
-        grid = []
-        for guidance in (1.0, 3.0, 7.0, 12.0):
-            row = [shown[1].render()]
-            for denoise in (0.3, 0.5, 0.7, 0.9):
-                row += model.redraw([shown[1].render()], [shown[1].prompt("anime")], denoise, guidance)
-            grid.append(row)
-        sheet(grid, options.out / "guidance.png")
-        texts = model.imagine([case.prompt(options.styles[i % len(options.styles)]) for i, case in enumerate(shown)])
-        sheet([texts], options.out / "text.png")
+        sheet(in_all_styles(model, cases[:8], options.styles), options.out / "styles.png", 160)
+        sheet(by_guidance(model, cases[1]), options.out / "guidance.png")
+        sheet([from_words(model, cases[:8], options.styles)], options.out / "text.png")
+        sheet(worked_on(options.folder, cases[:4], options.guidance), options.out / "worked_on.png", 256)
     (options.out / "evaluation.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))

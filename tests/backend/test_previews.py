@@ -204,6 +204,20 @@ def test_a_tiny_autoencoder_is_found_by_its_name_beside_the_model(root: Path, tm
     assert previews.tiny_of(model) is not None
 
 
+def test_the_embedded_model_brings_a_tiny_autoencoder(
+    engine: Engine, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "SHARE", 1e9)
+    striped = picture.copy()
+    striped[:, 8::32] = striped[:, 9::32] = striped[:, 10::32] = 20  # as thin as lines are
+    request = img2img(striped, steps=20, denoising_strength=0.3, cfg_scale=1.0)
+    cheap, (result,) = watched(engine, request)
+    sharp, _ = watched(engine, request, Previews(1, SHARP))
+    assert sharp[-1].shape == result.shape  # at four pixels a latent
+    errors = [float(np.abs(one[-1].astype(float) - result).mean()) for one in (cheap, sharp)]
+    assert errors[1] < 0.75 * errors[0]  # of a picture unlike those that it has learnt
+
+
 def test_a_slow_tiny_autoencoder_gets_a_tenth_of_the_time(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
