@@ -56,7 +56,7 @@ def test_a_mask_of_one_everywhere_is_inpainting(engine: Engine, picture: Picture
 
 def test_the_result_leaves_the_source_the_farther_the_lighter_the_mask(engine: Engine, picture: Picture) -> None:
     levels = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-    # Without guidance, and over more steps than elsewhere: faults of few are as large as what two light masks differ by.
+    # Without guidance and over more steps: the faults of few are as large as what two light masks differ by.
     results = [run(engine, inpaint(picture, grey(m), cfg_scale=1.0, steps=12)) for m in levels]
     distances = [np.abs(result.astype(int) - picture).mean() for result in results]
     assert distances == sorted(distances)
