@@ -7,8 +7,10 @@ so the decoder learns from them what a flat plane and a line of this domain look
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +114,42 @@ class Lessons:
         return float(np.mean(wrong))
 
 
+def train(
+    lessons: Lessons,
+    stage: str,
+    figures: Sequence[str],
+    rate: float,
+    warm: int,
+    seconds: float,
+    threads: int,
+    measure: Callable[[Any], dict[str, float]] = lambda average: {},
+) -> None:
+    """Train the lessons' model for a stretch, its rate falling; the checkpoint and the log are named after the stage.
+
+    figures: what `learn` returns; measure: what else to log of the averaged model.
+    """
+    trained = [parameter for parameter in lessons.model.parameters() if parameter.requires_grad]
+    average = Averaged(lessons.model, 0.995)
+    optimiser = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stretch = Stretch(lessons.cache / f"{stage}.pt", lessons.model, average, optimiser, seconds)
+    log = Log(lessons.cache / "logs" / f"{stage}.csv")
+    helpers = Helpers(lessons.learn, trained, threads)
+    running = dict.fromkeys(figures, 0.0)
+    for due in stretch.steps():
+        for group in optimiser.param_groups:
+            group["lr"] = rate * stretch.pace(warm)
+        learnt = helpers.step(stretch.step)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        average.update(lessons.model, stretch.step)
+        running = {name: smoothed(old, new) for (name, old), new in zip(running.items(), learnt, strict=True)}
+        if due or stretch.step == stretch.begun + 20:
+            torch.set_num_threads(threads)
+            row = {"seconds": stretch.elapsed, "step": stretch.step} | running
+            log.write(row | {"unlike": lessons.finished(average.module)} | measure(average.module))
+            torch.set_num_threads(1)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=1800, help="how long this stretch lasts, its rate falling")
@@ -123,27 +161,10 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     model = deepened(frozen(cache), DECODER_LAYERS)
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
-    average = Averaged(model, 0.995)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stretch = Stretch(cache / "decoder.pt", model, average, optimiser, options.seconds)
-    log = Log(cache / "logs" / "decoder.csv")
     checked, styles = checked_pictures(cache)
-    lessons = Lessons(model, cache)
-    helpers = Helpers(lessons.learn, trained, threads)
-    running = 0.0
-    for due in stretch.steps():
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * stretch.pace(WARM)
-        loss = helpers.step(stretch.step)[0]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        average.update(model, stretch.step)
-        running = smoothed(running, loss)
-        if due or stretch.step == stretch.begun + 20:
-            torch.set_num_threads(threads)
-            named = psnr_by_style(average.module, checked, styles)
-            row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running}
-            row |= {"unlike": lessons.finished(average.module), "psnr": float(np.mean(list(named.values())))} | named
-            torch.set_num_threads(1)
-            log.write(row)
+
+    def kept(average: AutoencoderKL) -> dict[str, float]:
+        named = psnr_by_style(average, checked, styles)
+        return {"psnr": float(np.mean(list(named.values())))} | named
+
+    train(Lessons(model, cache), "decoder", ("loss",), RATE, WARM, options.seconds, threads, kept)

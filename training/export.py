@@ -15,6 +15,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from transformers import CLIPTokenizer
 
+from backend.models.previews import OWN
 from training.autoencoder import DECODER_LAYERS, Coder, build_tiny, deepened
 from training.autoencoder import build as fresh_autoencoder
 from training.bridge import trained_betas
@@ -25,7 +26,6 @@ from training.encode import frozen
 logger = logging.getLogger(__name__)
 
 CALMER = 1 / 16
-TINY = "tiny_vae"  # the folder of what previews are decoded with, beside the pipeline's own
 
 
 def decoder(cache: Path) -> AutoencoderKL:
@@ -114,11 +114,12 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     if stored is not None:
         tiny = build_tiny()
         tiny.load_state_dict(stored["average"])
-        tiny.half().save_pretrained(options.folder / TINY)
+        tiny.half().save_pretrained(options.folder / OWN)
     for path in options.folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)  # where this machine keeps its cache
-        config.pop("block_out_channels" if path.parent.name == TINY else "", None)  # which loading warns of
+        if path.parent.name == OWN:
+            config.pop("block_out_channels")  # which AutoencoderTiny writes and, when it reads it, warns of
         path.write_text(json.dumps(config, indent=2) + "\n")
     size = sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file())
     logger.info("%s: %.1f MB", options.folder, size / 1e6)

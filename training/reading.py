@@ -181,10 +181,15 @@ class Readers(nn.Module):
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         self.seen[name] = output if isinstance(output, Tensor) else output[0]
 
-    def mistaken(self, regions: Tensor, told: Told) -> Tensor:
-        """Return all that the last call's readers and attention get wrong, weighed; regions: N×H×W."""
-        wrong = MISREAD * self.misread(told) + MISSEEN * self.misseen(regions) + MISPLACED * self.misplaced()
-        return wrong + MISPAINTED * self.mispainted(regions, told) + MISHEEDED * self.misheeded(regions, told)
+    def mistaken(self, regions: Tensor, told: Told) -> tuple[Tensor, Tensor]:
+        """Return all that the last call's readers and attention get wrong, weighed, and of that what is `misplaced`.
+
+        regions: N×H×W.
+        """
+        misplaced = self.misplaced()
+        wrong = MISREAD * self.misread(told) + MISSEEN * self.misseen(regions) + MISPLACED * misplaced
+        wrong = wrong + MISPAINTED * self.mispainted(regions, told) + MISHEEDED * self.misheeded(regions, told)
+        return wrong, misplaced
 
     def misseen(self, regions: Tensor) -> Tensor:
         """Return the cross-entropy of the regions (N×H×W) read from the last call's features."""

@@ -1,4 +1,4 @@
-"""Trains the tiny autoencoder that previews are decoded with: a quarter of the decoder's work, as sharp as it can be.
+"""Trains the tiny autoencoder that previews are decoded with, in a quarter of the decoder's time.
 
 It learns as the decoder does, from the UNet's results and from true latents. Its encoder, which previews don't need,
 learns the frozen encoder's latents, so that the folder is a whole AutoencoderTiny.
@@ -16,8 +16,7 @@ from torch.nn.functional import mse_loss
 
 from training import decoder
 from training.autoencoder import build_tiny, to_tensor
-from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
-from training.helpers import Helpers
+from training.checkpoints import QUICK_BFLOAT16
 
 SEED = 10
 RATE, WARM = 1e-3, 100
@@ -47,22 +46,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Train for a stretch; the checkpoint is `tiny.pt`, the log `tiny.csv`."""
     torch.manual_seed(SEED)
-    model = build_tiny()
-    average = Averaged(model, 0.995)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stretch = Stretch(cache / "tiny.pt", model, average, optimiser, options.seconds)
-    log = Log(cache / "logs" / "tiny.csv")
-    lessons = Lessons(model, cache)
-    helpers = Helpers(lessons.learn, list(model.parameters()), threads)
-    decoded = encoded = 0.0
-    for due in stretch.steps():
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * stretch.pace(WARM)
-        losses = helpers.step(stretch.step)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model, stretch.step)
-        decoded, encoded = smoothed(decoded, losses[0]), smoothed(encoded, losses[1])
-        if due or stretch.step == stretch.begun + 20:
-            row = {"seconds": stretch.elapsed, "step": stretch.step, "decoded": decoded, "encoded": encoded}
-            log.write(row | {"unlike": lessons.finished(average.module)})
+    lessons = Lessons(build_tiny(), cache)
+    decoder.train(lessons, "tiny", ("decoded", "encoded"), RATE, WARM, options.seconds, threads)

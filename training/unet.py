@@ -224,9 +224,9 @@ class Lessons:
         predicted = self.model(sample, levels.level, batch.told.tokens)
         loss, disordered = self.wrong(batch, sample, levels, predicted)
         loss = loss + STRUCTURE * levels.bridged.float().mean() * disordered
-        reading = self.readers.mistaken(batch.regions, batch.told)
+        reading, placing = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
-        return torch.stack([loss, reading, self.readers.misplaced(), torch.tensor(float(len(sample)))]).detach()
+        return torch.stack([loss, reading, placing, torch.tensor(float(len(sample)))]).detach()
 
     def wrong(self, batch: Batch, sample: Tensor, levels: Levels, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the `misfit` of velocities predicted for samples, and the `disorder` of those that have a source."""

@@ -217,8 +217,13 @@ PIPELINES = {
 }
 
 
+def place_of(name: str) -> Path:
+    """Return where the embedded model, a folder or a file lies; raises RuntimeError for "~name" of no user."""
+    return EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+
+
 def _load_pipeline(name: str, dtype: torch.dtype, options: Options) -> Any:
-    path = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+    path = place_of(name)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no diffusers model.", "Choose the folder that has a model_index.json.")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import ModelError
 from ..settings import EMBEDDED
 from .hub import find_pipeline, is_hub_name
-from .load import EMBEDDED_FOLDER
+from .load import place_of
 from .memory import PROCESSES
 from .pipeline_files import (
     Signature,
@@ -187,10 +187,7 @@ def item_bytes(precision: str, device: str) -> int:
 def anatomy_of(name: str) -> Anatomy | None:
     """Return what a model is made of by its files, None where they aren't here or don't tell; loads nothing."""
     try:
-        if name != EMBEDDED and is_hub_name(name):
-            folder = find_pipeline(name)
-        else:
-            folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name).expanduser()
+        folder = find_pipeline(name) if name != EMBEDDED and is_hub_name(name) else place_of(name)
         return None if folder is None else _anatomy(folder, signature_of(folder))
     except (OSError, RuntimeError):  # RuntimeError: "~name" of no user
         return None

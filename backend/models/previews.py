@@ -16,9 +16,8 @@ from torch.nn import functional
 from ..imaging.framing import preview_size, side_by_side
 from ..previews import LONGEST, SHARP, Frame, Viewer
 from ..request import Array
-from ..settings import EMBEDDED
 from .hub import snapshot
-from .load import EMBEDDED_FOLDER, choose_precision
+from .load import choose_precision, place_of
 from .model import Model
 from .vae import UNFIT
 
@@ -159,7 +158,7 @@ def tiny_of(model: Model, chosen: str = "") -> AutoencoderTiny | None:
 def _places(name: str, chosen: str, model: str) -> list[Path]:
     """Return the folders in which a tiny autoencoder of that name is looked for, the likeliest first."""
     places = []
-    beside = EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
+    beside = place_of(model)
     if chosen:
         folder = Path(chosen).expanduser()
         others = set(TINY.values()) - {name}

@@ -19,6 +19,7 @@ from backend.models import catalogue
 from backend.models.catalogue import Entry, find_models
 from backend.models.folders import split_folders
 from backend.models.load import EMBEDDED_FOLDER
+from backend.models.previews import OWN
 from backend.models.recognise import INPUT
 from tests.backend.tiny import folder as tiny_folder
 
@@ -77,7 +78,7 @@ def test_the_embedded_model_comes_first() -> None:
     first = find_models()[0]
     assert (first.name, first.kind, first.problem) == ("embedded", "embedded", "")
     assert first.family == "Stable Diffusion 1"
-    own = [path for path in EMBEDDED_FOLDER.rglob("*.safetensors") if path.parent.name != "tiny_vae"]  # for previews
+    own = [path for path in EMBEDDED_FOLDER.rglob("*.safetensors") if path.parent.name != OWN]
     weights = sum(path.stat().st_size for path in own)
     assert weights <= first.bytes < 2 * weights
 
