@@ -42,8 +42,8 @@ class Canvas:
     """What is painted over.
 
     picture: uint8 H×W×3. mask: float32 H×W, softened, 1 repainted; None repaints all. content: the masked content it
-    starts from. latent_mask: what the latents are masked by, where that is another one. unscaled: the picture at its
-    own size, where its latents are to be stretched instead of its pixels.
+    starts from. latent_mask: what is filled and what the latents are masked by, where that is another one. unscaled:
+    the picture at its own size, where its latents are to be stretched instead of its pixels.
     """
 
     picture: Array
@@ -202,7 +202,8 @@ def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, M
     else:
         mask = resize(canvas.mask, width, height, "just_resize")
     if canvas.content != "original":
-        small = fill(small, mask)
+        filled = mask if canvas.latent_mask is None else resize(canvas.latent_mask, width, height, "just_resize")
+        small = fill(small, filled)
     if canvas.unscaled is None:
         return small, mask, model.encode(small)
     step = model.scale_factor

@@ -116,6 +116,12 @@ def test_outpaint_grows_by_the_pixels_and_keeps_the_picture(engine: Engine, pict
     assert len(np.unique(result[:10].reshape(-1, 3), axis=0)) > 10
 
 
+def test_the_border_of_a_bright_picture_is_filled_bright_up_to_the_seam(engine: Engine) -> None:
+    bright = np.full((256, 256, 3), 230, np.uint8)
+    settings = Outpaint(**FEW, method="poor_mans", pixels_right=64, mask_blur=8, denoising_strength=0.1)
+    assert run(engine, Request(settings, {"init": bright})).min() > 180
+
+
 def test_upscale_enlarges_by_the_scale(engine: Engine, picture: Picture) -> None:
     settings = Upscale(upscaler="R-ESRGAN AnimeVideo x2", scale=2.0)
     assert run(engine, Request(settings, {"init": picture[:64, :80]})).shape == (128, 160, 3)
