@@ -10,14 +10,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from numpy.typing import NDArray
 from pytorch_msssim import ssim
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from training.autoencoder import (
@@ -114,15 +114,25 @@ class Lessons:
         return float(np.mean(wrong))
 
 
+class Teaches(Protocol):
+    """What `train` trains: `learn` adds to the gradients of a model of this process and returns figures."""
+
+    model: nn.Module
+    cache: Path
+
+    def learn(self, step: int, process: int) -> Tensor:
+        """Do so."""
+
+
 def train(
-    lessons: Lessons,
+    lessons: Teaches,
     stage: str,
     figures: Sequence[str],
     rate: float,
     warm: int,
     seconds: float,
     threads: int,
-    measure: Callable[[Any], dict[str, float]] = lambda average: {},
+    measure: Callable[[Any], dict[str, float]],
 ) -> None:
     """Train the lessons' model for a stretch, its rate falling; the checkpoint and the log are named after the stage.
 
@@ -146,7 +156,7 @@ def train(
         if due or stretch.step == stretch.begun + 20:
             torch.set_num_threads(threads)
             row = {"seconds": stretch.elapsed, "step": stretch.step} | running
-            log.write(row | {"unlike": lessons.finished(average.module)} | measure(average.module))
+            log.write(row | measure(average.module))
             torch.set_num_threads(1)
 
 
@@ -165,6 +175,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
 
     def kept(average: AutoencoderKL) -> dict[str, float]:
         named = psnr_by_style(average, checked, styles)
-        return {"psnr": float(np.mean(list(named.values())))} | named
+        return {"unlike": lessons.finished(average), "psnr": float(np.mean(list(named.values())))} | named
 
-    train(Lessons(model, cache), "decoder", ("loss",), RATE, WARM, options.seconds, threads, kept)
+    lessons = Lessons(model, cache)
+    train(lessons, "decoder", ("loss",), RATE, WARM, options.seconds, threads, kept)

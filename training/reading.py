@@ -50,10 +50,9 @@ PAINTED_WIDTHS = CHANNELS[2], CHANNELS[1]  # of the UNet's last scales but one, 
 # The number of the part that each region shows, as `Told.words` counts them: from 1, 0 of none.
 PART_SHOWN = torch.zeros(REGION_COUNT, dtype=torch.int64)
 PART_SHOWN[[Region[part.upper()] for part in PARTS]] = 1 + torch.arange(len(PARTS))
-PERIOD = 2  # latents, of half-tone; see `Readers.misplaced`
-# What counts in the loss: words that are misread, regions not seen, places where another colour is read than was told,
-# those that don't heed the word for their part, and those that don't tell even from odd.
-MISREAD, MISSEEN, MISPAINTED, MISHEEDED, MISPLACED = 0.3, 1.0, 2.0, 2.0, 3.0
+# What counts in the loss: words that are misread, regions not seen, places where another colour is read than was told
+# and those that don't heed the word for their part.
+MISREAD, MISSEEN, MISPAINTED, MISHEEDED = 0.3, 1.0, 2.0, 2.0
 RATE, WARM, CAPTIONS_A_STEP = 1.5e-3, 150, 64  # of the words alone; WARM in steps
 
 
@@ -166,52 +165,28 @@ class Readers(nn.Module):
         self.said = nn.Sequential(nn.LayerNorm(TIME_WIDTH), nn.Linear(TIME_WIDTH, answers))
         self.parts = nn.Linear(TEXT_WIDTH, 1 + len(PARTS))
         self.colours = nn.Linear(TEXT_WIDTH, 1 + len(COLOURS))
-        self.where = nn.Sequential(nn.GroupNorm(1, CHANNELS[1]), nn.Conv2d(CHANNELS[1], 2, 1))
-        self.phase = nn.Sequential(nn.GroupNorm(1, CHANNELS[0]), nn.Conv2d(CHANNELS[0], PERIOD**2, 1))
         layers = [*unet.up_blocks[0].attentions, *unet.up_blocks[1].attentions]
         self.watched = [Watched() for _ in layers]
         for layer, watch in zip(layers, self.watched, strict=True):
             layer.transformer_blocks[0].attn2.set_processor(watch)
         self.seen: dict[str, Tensor] = {}  # of the last call
         hooked = {f"features {i}": unet.up_blocks[i] for i in range(len(self.painted))}
-        hooked |= {"coarse": unet.up_blocks[1].attentions[-1], "fine": unet.up_blocks[2].resnets[0]}
         for name, part in (hooked | {"prompts": unet.add_embedding, "words": model.text}).items():
             part.register_forward_hook(partial(self._keep, name))
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         self.seen[name] = output if isinstance(output, Tensor) else output[0]
 
-    def mistaken(self, regions: Tensor, told: Told) -> tuple[Tensor, Tensor]:
-        """Return all that the last call's readers and attention get wrong, weighed, and of that what is `misplaced`.
-
-        regions: N×H×W.
-        """
-        misplaced = self.misplaced()
-        wrong = MISREAD * self.misread(told) + MISSEEN * self.misseen(regions) + MISPLACED * misplaced
-        wrong = wrong + MISPAINTED * self.mispainted(regions, told) + MISHEEDED * self.misheeded(regions, told)
-        return wrong, misplaced
+    def mistaken(self, regions: Tensor, told: Told) -> Tensor:
+        """Return all that the last call's readers and attention get wrong, weighed; regions: N×H×W."""
+        wrong = MISREAD * self.misread(told) + MISSEEN * self.misseen(regions)
+        return wrong + MISPAINTED * self.mispainted(regions, told) + MISHEEDED * self.misheeded(regions, told)
 
     def misseen(self, regions: Tensor) -> Tensor:
         """Return the cross-entropy of the regions (N×H×W) read from the last call's features."""
         read = self.regions(self.seen["features 0"].float())
         wrong: Tensor = cross_entropy(read, sampled(regions, read.shape[-1]))
         return wrong
-
-    def misplaced(self) -> Tensor:
-        """Return what is wrong with where the last call's features say that they are.
-
-        Convolutions, of stride two or not, and nearest upsampling answer an even area with an even area: half-tone
-        can't be begun on it. But if features of the second scale tell how far right and down they are, they are laid
-        out as stairs at the first, and between their steps it shows which columns and rows are even. How far that is
-        can be told from the borders, beyond which convolutions see nothing.
-        """
-        coarse, fine = self.seen["coarse"].float(), self.seen["fine"].float()
-        ramp = torch.linspace(-1, 1, coarse.shape[-1])
-        where = torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))
-        astray = (self.where(coarse) - where).square().mean()
-        even = torch.arange(fine.shape[-1]) % PERIOD
-        phase = (even + PERIOD * even[:, None]).expand(len(fine), -1, -1)
-        return astray + cross_entropy(self.phase(fine), phase)
 
     def mispainted(self, regions: Tensor, told: Told) -> Tensor:
         """Return the cross-entropy of the colours told for places (N×H×W regions), summed over the scales."""

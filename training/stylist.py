@@ -23,8 +23,11 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 PICTURE = 256  # pixels a side
-PERIOD = 12  # of half-tone across, in G-buffer pixels: 8 of the picture's, two latents
-BLOCK = 4  # the picture's pixels along a square of pixel art: one latent
+# Half-tone, in G-buffer pixels from dot to dot: 4 of the picture's, one latent, so that latents of a shade are as even
+# as those of a tint. With dots two latents apart a UNet, whose layers answer even areas evenly, hardly began them.
+SCREEN = 6
+DOT, DOT_DARK = 0.36, 0.6  # a dot's radius as a share of SCREEN, and how much darker it is
+BLOCK = 4  # the picture's pixels along a latent, and along a square of pixel art
 DARKEST, LIT = -0.31, 1.13  # the cosine that stands for no light, and what a region's usual light adds to it
 LIFT = 0.8  # exponent that brightens the render's colours to a drawing's
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
@@ -293,19 +296,36 @@ def flat(guide: Guide, hand: Hand) -> Floats:
     return colour + (0.98 - colour) * edge[..., None]
 
 
-def comic(guide: Guide, hand: Hand) -> Floats:
-    """A printed comic: heavy lines, strong colours, half-tone dots in the shade, black in the deepest."""
+def _screen() -> Floats:
+    """Return where the dots of half-tone are (H×W)."""
+    from_middle = np.hypot((_columns + 0.5) / SCREEN % 1 - 0.5, (_rows + 0.5) / SCREEN % 1 - 0.5)
+    dots: Floats = np.clip((DOT - from_middle) * SCREEN + 0.5, 0, 1)
+    return dots
+
+
+def _printed(guide: Guide, hand: Hand, dots: Floats) -> tuple[Floats, Floats]:
+    """Return a comic's picture, its shade printed in `dots` (H×W), and where those are not under ink (H×W)."""
     colour = np.clip(_saturated(_simple_colours(guide), hand.strength(1.0, 1.6, 2.1)) * 1.05 + 0.02, 0, 1)
-    across, down = (_columns + _rows) / PERIOD, (_columns - _rows) / PERIOD
-    cell = np.hypot(across % 1 - 0.5, down % 1 - 0.5)
     shaded = np.clip((0.38 - guide.light) / 0.05, 0, 1) * ~np.isin(guide.ids, OVERLAY)
-    dots = np.clip((0.42 - cell) * PERIOD * 0.6364 + 0.5, 0, 1) * shaded
-    colour = colour * (1 - 0.12 * shaded[..., None])
-    colour = colour * (1 - 0.42 * dots[..., None])
+    colour = colour * (1 - DOT_DARK * (dots * shaded)[..., None])
     deep = np.clip((-0.22 - guide.light) * 12, 0, 1) * guide.figure * (guide.ids != Region.SKIN)
     lines = np.maximum(_lines(guide, hand.weight(2.6, 4.4, 6.0)), deep)
     paper = np.array([1.0, 0.98, 0.90], np.float32)
-    return _ink_over(colour, lines, (0.05, 0.04, 0.06)) * paper
+    return _ink_over(colour, lines, (0.05, 0.04, 0.06)) * paper, shaded * (1 - lines)
+
+
+def comic(guide: Guide, hand: Hand) -> Floats:
+    """A printed comic: heavy lines, strong colours, half-tone dots in the shade, black in the deepest."""
+    return _printed(guide, hand, _screen())[0]
+
+
+def halftone(guide: Guide, hand: Hand) -> tuple[Bytes, Bytes, Floats]:
+    """Return a comic's picture, the same in tints as dark as its dots (256×256×3 each), and where they are (64×64)."""
+    dots = _screen()
+    tinted, shown = _printed(guide, hand, np.full_like(dots, dots.mean()))
+    side = PICTURE // BLOCK
+    share: Floats = cv2.resize(shown.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    return finish(comic(guide, hand)), finish(tinted), share
 
 
 def _facets(picture: Floats, reach: int) -> Floats:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -47,4 +48,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     """Train for a stretch; the checkpoint is `tiny.pt`, the log `tiny.csv`."""
     torch.manual_seed(SEED)
     lessons = Lessons(build_tiny(), cache)
-    decoder.train(lessons, "tiny", ("decoded", "encoded"), RATE, WARM, options.seconds, threads)
+
+    def unlike(average: AutoencoderTiny) -> dict[str, float]:
+        return {"unlike": lessons.finished(average)}
+
+    decoder.train(lessons, "tiny", ("decoded", "encoded"), RATE, WARM, options.seconds, threads, unlike)

@@ -54,7 +54,6 @@ CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 # Pictures a step, in crops or whole, which cost about the same.
 CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
-ALIGNED = 8  # crops begin at multiples, the UNet's strides together, so that it learns where dots and squares lie
 BACKDROPS = ("sky", "wall", "ground")
 RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
@@ -187,7 +186,7 @@ class Lessons:
                 source_style = 0
                 if rng.random() < (self.mixture.recoloured_other if other else self.mixture.other_source):
                     source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
-                row, column = ALIGNED * rng.integers(0, (record.shape[-1] - size) // ALIGNED + 1, 2)
+                row, column = rng.integers(0, record.shape[-1] - size + 1, 2)
                 window = (slice(row, row + size), slice(column, column + size))
                 goal, as_before = (record[(c, style, slice(None), *window)] for c in (colouring, 1 - colouring))
                 source = record[(1 - colouring if other else colouring, source_style, slice(None), *window)]
@@ -207,7 +206,7 @@ class Lessons:
         return Batch(target, source, levels, maps, told, unheard, captions, weights)
 
     def learn(self, step: int, process: int) -> Tensor:
-        """Add to the gradients; return the loss, what the readers get wrong, of that `misplaced`, and the samples."""
+        """Add to the gradients; return the loss, what the readers get wrong, and the samples."""
         latents = self.opened(step)
         drawn = np.random.default_rng((SEED, step)).random(2)  # the same in every process
         whole, own = drawn < (self.wholly, self.mixture.own)
@@ -224,9 +223,9 @@ class Lessons:
         predicted = self.model(sample, levels.level, batch.told.tokens)
         loss, disordered = self.wrong(batch, sample, levels, predicted)
         loss = loss + STRUCTURE * levels.bridged.float().mean() * disordered
-        reading, placing = self.readers.mistaken(batch.regions, batch.told)
+        reading = self.readers.mistaken(batch.regions, batch.told)
         (loss + reading).backward()
-        return torch.stack([loss, reading, placing, torch.tensor(float(len(sample)))]).detach()
+        return torch.stack([loss, reading, torch.tensor(float(len(sample)))]).detach()
 
     def wrong(self, batch: Batch, sample: Tensor, levels: Levels, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the `misfit` of velocities predicted for samples, and the `disorder` of those that have a source."""
@@ -293,20 +292,20 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     mixture, ways = MIXTURES[options.mixture], ways_from_render(latents)
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture, ways)
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
-    running = misread = misplaced = 0.0
+    running = misread = 0.0
     for due in stretch.steps():
         pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 1500) ** 0.5
         pace *= min(1.0, stretch.left / options.cooldown) if options.cooldown else 1.0
-        loss, reading, placing, samples = helpers.step(stretch.step)
+        loss, reading, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(options.rate * pace, pace)
         average.update(model, stretch.step)
         torch.set_num_threads(1)
         stretch.samples += int(samples) * threads
-        running, misread, misplaced = map(smoothed, (running, misread, misplaced), (loss, reading, placing))
+        running, misread = smoothed(running, loss), smoothed(misread, reading)
         if due or stretch.step in (60, 300):
             row = {"seconds": stretch.elapsed, "step": stretch.step, "samples": stretch.samples}
-            row |= {"loss": running, "misread": misread, "misplaced": misplaced}
+            row |= {"loss": running, "misread": misread}
             row |= lessons.validate(stretch.step)
             log.write(row)

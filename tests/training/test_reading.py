@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from transformers import CLIPTokenizer  # noqa: E402
 
 from training.denoiser import HEADS, build  # noqa: E402
-from training.reading import PARTS, PERIOD, UNSAID, Readers, Told, told_by  # noqa: E402
+from training.reading import PARTS, UNSAID, Readers, Told, told_by  # noqa: E402
 from training.regions import Region  # noqa: E402
 
 
@@ -49,17 +49,3 @@ def test_a_place_shall_heed_the_words_for_its_part(top: int, bottom: int, wrong:
     for watch in readers.watched:
         watch.heeded = heeded.flatten(1, 2)
     assert float(readers.misheeded(regions, told)) == pytest.approx(wrong, abs=0.01)
-
-
-@pytest.mark.parametrize(("astray", "out_of_step", "wrong"), [(0.0, 0, 0.0), (0.5, 0, 0.25), (0.0, 1, 20.0)])
-def test_features_shall_tell_where_they_are(astray: float, out_of_step: int, wrong: float) -> None:
-    readers = Readers(build(CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")))
-    readers.where, readers.phase = torch.nn.Identity(), torch.nn.Identity()  # features that answer plainly
-    ramp = torch.linspace(-1, 1, 8)
-    readers.seen["coarse"] = torch.stack([ramp[:, None].expand(8, 8), ramp.expand(8, 8)])[None] + astray
-    answers = torch.zeros(1, PERIOD**2, 16, 16)
-    for row in range(PERIOD):
-        for column in range(PERIOD):
-            answers[:, (column + out_of_step) % PERIOD + PERIOD * row, row::PERIOD, column::PERIOD] = 20
-    readers.seen["fine"] = answers
-    assert float(readers.misplaced()) == pytest.approx(wrong, abs=0.01)

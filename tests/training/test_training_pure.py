@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def test_every_style_follows_from_the_scene_and_the_hand_alone(style: str) -> No
 
 def test_a_moved_scene_gives_the_same_strokes() -> None:
     drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
-    by = 2 * stylist.PERIOD
+    by = 4 * stylist.SCREEN
     moved = replace(
         drawn,
         ids=np.roll(drawn.ids, by, 1),
@@ -218,6 +219,21 @@ def test_a_moved_scene_gives_the_same_strokes() -> None:
         second = stylist.stylise(stylist.make_guide(moved, palette), style)
         shift = by * stylist.PICTURE // SIZE
         assert np.abs(np.roll(first, shift, 1) - second)[:, 24:-24].max() <= 2, style
+
+
+def test_half_tone_is_the_tint_that_it_makes_and_the_same_in_every_latent() -> None:
+    drawn = scene()
+    drawn = replace(drawn, shade=drawn.shade * np.linspace(0.1, 1, SIZE, dtype=np.float32)[:, None, None])
+    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    dotted, tinted, share = stylist.halftone(guide, stylist.PLAIN)
+    assert np.array_equal(dotted, stylist.stylise(guide, "comic"))
+    wholly = share > 0.99
+    assert wholly.sum() > 20
+    cells, tints = (x.reshape(64, 4, 64, 4, 3).transpose(0, 2, 1, 3, 4)[wholly].astype(float) for x in (dotted, tinted))
+    assert np.abs(cells.mean((1, 2)) - tints.mean((1, 2))).max() < 3
+    brightness = cells.mean((0, 3))
+    assert brightness[1:3, 1:3].max() < 0.8 * min(brightness[0, 0], brightness[3, 3])  # a dot in each one's middle
+    assert np.abs(dotted.astype(int) - tinted)[np.kron(share, np.ones((4, 4))) == 0].max() <= 1
 
 
 def test_a_drawing_is_as_bright_as_the_render_shows_the_scene() -> None:
@@ -371,3 +387,22 @@ def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
     model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
     return checkpoints.Stretch(path, model, checkpoints.Averaged(model, 0.9), optimiser, 10, beside=beside)
+
+
+def test_the_mean_of_two_checkpoints_lies_between_and_keeps_the_one_before(tmp_path: Path) -> None:
+    from training import mean
+
+    def state(value: float, step: int) -> dict[str, Any]:
+        weights = {"weight": torch.full((2, 3), value, dtype=torch.float16)}
+        return {"model": weights, "average": weights, "optimiser": {"of": value}, "step": step}
+
+    checkpoints.save(tmp_path / "unet.pt", state(1.0, 70))
+    checkpoints.save(tmp_path / "other.pt", state(3.0, 50))
+    mean.run(tmp_path, 1, argparse.Namespace(other=tmp_path / "other.pt", share=0.25))
+    mixed = checkpoints.trained(tmp_path, "unet")
+    assert mixed["average"]["weight"].unique().tolist() == [1.5]
+    assert mixed["optimiser"] == {"of": 1.0} and mixed["step"] == 70
+    assert checkpoints.load(tmp_path / "unet_70.pt") is not None
+    checkpoints.save(tmp_path / "other.pt", {"model": {}, "average": {}})
+    with pytest.raises(ValueError, match="came from one start"):
+        mean.run(tmp_path, 1, argparse.Namespace(other=tmp_path / "other.pt", share=0.25))
