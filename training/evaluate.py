@@ -44,6 +44,8 @@ USUAL = 0.55  # the denoising strength of sheets
 DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4
+RENAMING = 5.0  # the CFG scale at which a garment is inpainted in another colour, in the sheet of operations
+BORDER = 32  # pixels that pictures are widened by there
 
 
 @dataclass
@@ -162,10 +164,11 @@ def from_words(model: Model, cases: list[Case], styles: list[str]) -> list[Bytes
 
 
 def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Bytes]]:
-    """Return a row a case, by the product's own operations with their usual settings.
+    """Return a row a case, by the product's own operations.
 
-    It shows the render, an illustration, that with a garment in another colour inpainted at 0.9, that widened by a
-    quarter on every side, and the figure's middle cut from the illustration at 1024 pixels a side.
+    It shows the render, an illustration of its middle, that with a garment in another colour inpainted at 0.9, that
+    widened over what the render shows around it, that widened from its own colours alone, and the figure's middle cut
+    from the illustration four times as large.
     """
     engine = Engine()
 
@@ -173,31 +176,29 @@ def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Byt
         output = engine.run(Request(settings, images), lambda share, text: None, lambda: False)
         return np.ascontiguousarray(output.pictures[0].pixels[..., :3])
 
+    side = PICTURE - 2 * BORDER
+    inner = (slice(BORDER, BORDER + side), slice(BORDER, BORDER + side))
     rows = []
     for case, style in zip(cases, itertools.cycle(("anime", "watercolor", "comic", "flat"))):
-        shared: dict[str, Any] = {
-            "model": str(folder),
-            "width": PICTURE,
-            "height": PICTURE,
-            "cfg_scale": guidance,
-            "sampler": "Euler",
-            "seed": 1,
-        }
-        here = shared | {"prompt": case.prompt(style)}
-        illustration = made(Img2Img(**here, denoising_strength=USUAL), init=case.render())
+        shared: dict[str, Any] = {"model": str(folder), "sampler": "Euler", "seed": 1}
+        shared |= {"width": side, "height": side}
+        here = shared | {"prompt": case.prompt(style), "cfg_scale": guidance}
+        render = case.render()
+        illustration = made(Img2Img(**here, denoising_strength=USUAL), init=np.ascontiguousarray(render[inner]))
         part = next((part for part in case.facts["changed"] if part in GARMENTS), "top")
-        mask = region_mask(case.scene.ids, GARMENTS[part], PICTURE).astype(np.float32)
-        repainted = made(
-            Inpaint(**shared, prompt=case.prompt(style, 1), denoising_strength=0.9), init=illustration, mask=mask
-        )
-        border: dict[str, Any] = {f"pixels_{side}": PICTURE // 4 for side in ("left", "right", "up", "down")}
-        widened = made(Outpaint(**here, **border, method="mk2"), init=illustration)
+        mask = region_mask(case.scene.ids, GARMENTS[part], PICTURE)[inner].astype(np.float32)
+        renamed = shared | {"prompt": case.prompt(style, 1), "cfg_scale": RENAMING}
+        repainted = made(Inpaint(**renamed, denoising_strength=0.9), init=illustration, mask=mask)
+        border: dict[str, Any] = here | {f"pixels_{way}": BORDER for way in ("left", "right", "up", "down")}
+        border |= {"width": PICTURE, "height": PICTURE, "denoising_strength": USUAL}
+        widened = made(Outpaint(**border, method="scene"), init=illustration, surroundings=render)
+        alone = made(Outpaint(**border, method="poor_mans"), init=illustration)
         enlarged = made(Upscale(upscaler="R-ESRGAN 4x+ Anime6B", scale=4.0), init=illustration)
-        figure = (case.scene.ids >= Region.SKIN) & (case.scene.ids < Region.PROP)
-        shown = np.argwhere(figure).mean(0) / case.scene.ids.shape * enlarged.shape[:2]
-        row, column = (int(np.clip(place - PICTURE, 0, 2 * PICTURE)) for place in shown)
+        figure = ((case.scene.ids >= Region.SKIN) & (case.scene.ids < Region.PROP)).astype(np.float32)
+        shown = np.argwhere(cv2.resize(figure, (PICTURE, PICTURE))[inner] > 0.5).mean(0) * 4
+        row, column = (int(np.clip(place - PICTURE, 0, 4 * side - 2 * PICTURE)) for place in shown)
         middle = enlarged[row : row + 2 * PICTURE, column : column + 2 * PICTURE]
-        rows.append([case.render(), illustration, repainted, widened, middle])
+        rows.append([render, illustration, repainted, widened, alone, middle])
     return rows
 
 
