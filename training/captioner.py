@@ -28,7 +28,7 @@ from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothe
 from training.encode import KEPT_BACK
 from training.helpers import Helpers
 from training.optimiser import Together
-from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, Whose, open_pictures, open_regions
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, Whose, open_maps, open_pictures
 from training.reading import COLOURS, PART_SHOWN, PARTS, UNSAID, Pictured, mistold, sampled
 from training.regions import REGION_COUNT
 
@@ -157,7 +157,7 @@ class Lessons:
         """Return the pictures and their regions, opened in this process."""
         if self.opened is None:
             pictures = open_pictures(self.cache)
-            self.opened = pictures, open_regions(self.cache, len(pictures))
+            self.opened = pictures, open_maps(self.cache, "regions", len(pictures))
         return self.opened
 
     def wrong(self, whose: Iterable[Whose], views: Iterable[View]) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from training.autoencoder import Coder, build, to_tensor
 from training.checkpoints import QUICK_BFLOAT16, trained
-from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, open_pictures, open_regions
+from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, open_maps, open_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Latents:
 
     records: NDArray[np.float16]  # records × RECORD
     regions: NDArray[np.uint8]  # records × 64 × 64
+    dots: NDArray[np.uint8]  # records × 64 × 64, of 255
     facts: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ def open_latents(cache: Path) -> Latents:
     count = (cache / "latents.f16").stat().st_size // size
     facts = [json.loads(line) for line in (cache / "pictures.jsonl").read_text().splitlines()[:count]]
     records = np.memmap(cache / "latents.f16", np.float16, "r", shape=(count, *RECORD))
-    return Latents(records, open_regions(cache, count), facts)
+    return Latents(records, open_maps(cache, "regions", count), open_maps(cache, "dots", count), facts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

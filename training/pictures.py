@@ -1,8 +1,8 @@
 """Renders and stylises scenes: each in two colourings that differ in a few named parts, as bytes in one growing file.
 
 A record of `pictures.u8` is 2 colourings × (the render, then STYLES_EACH styles) × 256 × 256 × 3, one of `regions.u8`
-the region of every latent; the same line of `pictures.jsonl` says what they show. Readers take as many records as the
-last file has lines.
+the region of every latent, one of `dots.u8` how much of it (of 255) a comic prints in half-tone; the same line of
+`pictures.jsonl` says what they show. Readers take as many records as the last file has lines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from training.buffers import Scene, load_scene, middles, scene_path, scene_paths
 from training.captions import recolourable
 from training.regions import Palette, choose_palette, recoloured
-from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, make_guide, render, stylise
+from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, halftone, make_guide, render, stylise
 
 Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
@@ -112,9 +112,9 @@ def open_pictures(cache: Path) -> Pictures:
     return Pictures(records, facts)
 
 
-def open_regions(cache: Path, count: int) -> Bytes:
-    """Map the regions of the first records (count × 64 × 64)."""
-    return np.memmap(cache / "regions.u8", np.uint8, "r", shape=(count, REGIONS_SIDE, REGIONS_SIDE))
+def open_maps(cache: Path, name: str, count: int) -> Bytes:
+    """Map what a file tells of every latent of the first records (count × 64 × 64)."""
+    return np.memmap(cache / f"{name}.u8", np.uint8, "r", shape=(count, REGIONS_SIDE, REGIONS_SIDE))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -123,14 +123,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", type=float, default=120, help="seconds to wait for a scene that is being drawn")
 
 
-def record(cache: Path, number: int) -> tuple[bytes, bytes, str]:
-    """Return one scene's pictures, regions and the line that says what they show."""
+def dots_of(scene: Scene, palette: Palette) -> Bytes:
+    """Return how much of every latent a comic prints in half-tone (64×64, of 255); colours have no part in it."""
+    dots: Bytes = (halftone(make_guide(scene, palette), PLAIN)[2] * 255 + 0.5).astype(np.uint8)
+    return dots
+
+
+def record(cache: Path, number: int) -> tuple[bytes, bytes, bytes, str]:
+    """Return one scene's pictures, regions and dots, and the line that says what they show."""
     cv2.setNumThreads(1)  # the other cores draw other scenes
     rng = np.random.default_rng((PALETTE_SEED, number))
     styles = [str(name) for name in rng.permutation(list(STYLES))[:STYLES_EACH]]
     scene = load_scene(scene_path(cache / "scenes", number))
     pictures, facts = draw(scene, number, styles, hands=[choose_hand(rng) for _ in styles])
-    return pictures.tobytes(), regions_of(scene).tobytes(), json.dumps(facts) + "\n"
+    dots = dots_of(scene, palettes(scene.facts, number, False)[0])
+    return pictures.tobytes(), regions_of(scene).tobytes(), dots.tobytes(), json.dumps(facts) + "\n"
 
 
 def _awaited(cache: Path, number: int, seconds: float) -> bool:
@@ -151,19 +158,20 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     with (
         ProcessPoolExecutor(threads, multiprocessing.get_context("spawn")) as workers,
         (cache / "pictures.u8").open("ab") as data,
-        (cache / "regions.u8").open("ab") as map_of,
+        (cache / "regions.u8").open("ab") as regions,
+        (cache / "dots.u8").open("ab") as dots,
         index.open("a") as lines,
     ):
         data.truncate(done * size)  # a record cut short by a stop is drawn again
-        map_of.truncate(done * REGIONS_SIDE**2)
+        for maps in (regions, dots):
+            maps.truncate(done * REGIONS_SIDE**2)
         for first in range(done, options.count, TOGETHER):
             some = range(first, min(first + TOGETHER, options.count))
             there = list(takewhile(lambda number: _awaited(cache, number, options.wait), some))
-            for pictures, regions, line in workers.map(record, [cache] * len(there), there):
-                data.write(pictures)
-                data.flush()
-                map_of.write(regions)
-                map_of.flush()
+            for *parts, line in workers.map(record, [cache] * len(there), there):
+                for file, part in zip((data, regions, dots), parts, strict=True):
+                    file.write(part)
+                    file.flush()
                 lines.write(line)
                 lines.flush()
             if len(there) < len(some):

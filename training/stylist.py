@@ -320,7 +320,10 @@ def comic(guide: Guide, hand: Hand) -> Floats:
 
 
 def halftone(guide: Guide, hand: Hand) -> tuple[Bytes, Bytes, Floats]:
-    """Return a comic's picture, the same in tints as dark as its dots (256×256×3 each), and where they are (64×64)."""
+    """Return a comic's picture, and the same in tints as dark as its dots (256×256×3 each).
+
+    The third is how much of each latent those dots cover (64×64).
+    """
     dots = _screen()
     tinted, shown = _printed(guide, hand, np.full_like(dots, dots.mean()))
     side = PICTURE // BLOCK

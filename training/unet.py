@@ -59,6 +59,7 @@ RENAMED = 6.0  # what an error counts on what the caption gives another colour t
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
 # small garments learn last.
 LARGE, SMALLEST = 0.06, 3.0
+DOTTED = 10.0  # what errors count more where a comic prints dots, half a hundredth of all that pictures show
 STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
@@ -99,13 +100,20 @@ def ways_from_render(latents: Latents) -> dict[str, float]:
     return {"render": 1.0} | {style: mean / typical for style, mean in means.items()}
 
 
-def weights_of_places(shown: NDArray[np.uint8], renamed: Sequence[str]) -> NDArray[np.float32]:
-    """Return what errors count where regions are shown (H×W), if the source has other colours in the renamed parts."""
+def weights_of_places(
+    shown: NDArray[np.uint8], renamed: Sequence[str], dots: NDArray[np.uint8] | None = None
+) -> NDArray[np.float32]:
+    """Return what errors count where regions are shown (H×W), if the source has other colours in the renamed parts.
+
+    dots: how much of each latent is half-tone (H×W, of 255), where the picture has any.
+    """
     weights = np.ones(shown.shape, np.float32)
     for part in renamed:
         there = shown == Region[part.upper()]
         if part not in BACKDROPS and there.any():
             weights[there] = RENAMED * np.clip((LARGE / there.mean()) ** 0.5, 1, SMALLEST)
+    if dots is not None:
+        weights *= 1 + DOTTED * dots.astype(np.float32) / 255
     return weights
 
 
@@ -194,7 +202,8 @@ class Lessons:
                     source = source + lag(rng, float(levels.progress[place])) * (as_before - goal)
                 shown = latents.regions[number][window]
                 renamed = facts["changed"] if other and not silent else ()
-                importance.append(weights_of_places(shown, renamed) / self.ways[picture.drawn_as])
+                dots = latents.dots[number][window] if picture.drawn_as == "comic" else None
+                importance.append(weights_of_places(shown, renamed, dots) / self.ways[picture.drawn_as])
                 targets.append(goal)
                 sources.append(source)
                 regions.append(shown)
@@ -264,6 +273,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, default=1.0, help="share of the usual rates; a third to go on from a folder"
     )
     parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
+    parser.add_argument("--recoloured", type=float, help="another share of sources in other colours than the mixture's")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -290,6 +300,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     eye = look(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
     mixture, ways = MIXTURES[options.mixture], ways_from_render(latents)
+    if options.recoloured is not None:
+        mixture = replace(mixture, recoloured=options.recoloured)
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture, ways)
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
     running = misread = 0.0

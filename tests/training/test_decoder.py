@@ -34,7 +34,7 @@ def files() -> tuple[pictures.Pictures, Latents, Results]:
     drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
     nothing: list[dict[str, Any]] = [{}] * records
     maps = np.zeros((records, 64, 64), np.uint8)
-    return pictures.Pictures(bytes_, nothing), Latents(latents, maps, nothing), Results(drawn, whose)
+    return pictures.Pictures(bytes_, nothing), Latents(latents, maps, maps, nothing), Results(drawn, whose)
 
 
 def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:

@@ -21,7 +21,8 @@ def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None
         records[number, 0, 0] = 0.5  # the render
         for place, name in enumerate(names, 1):
             records[number, 0, place] = 0.5 - away[name][number]
-    ways = unet.ways_from_render(Latents(records, np.zeros((2, 64, 64), np.uint8), [{"styles": s} for s in styles]))
+    maps = np.zeros((2, 64, 64), np.uint8)
+    ways = unet.ways_from_render(Latents(records, maps, maps, [{"styles": s} for s in styles]))
     mean = (17 + 1 + 4 + 4) / 4
     assert ways == pytest.approx({"render": 1, "ink": 17 / mean, "anime": 1 / mean, "flat": 4 / mean, "oil": 4 / mean})
 
@@ -33,3 +34,6 @@ def test_errors_count_more_where_another_colour_is_named_but_not_on_backdrops() 
     wide = np.full((10, 10), Region.SKY, np.uint8)
     wide[0, 0] = Region.TOP
     assert unet.weights_of_places(wide, ("top",))[0, 0] == pytest.approx(unet.RENAMED * (unet.LARGE / 0.01) ** 0.5)
+    dots = np.array([[0, 255], [0, 51]], np.uint8)
+    weights = unet.weights_of_places(shown, ("top",), dots)
+    assert weights == pytest.approx(np.array([[unet.RENAMED, 1 + unet.DOTTED], [1, 1 + unet.DOTTED / 5]]))
