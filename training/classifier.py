@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.autoencoder import to_tensor
+from training.checkpoints import QUICK_BFLOAT16
 from training.pictures import COLOURINGS, STYLES_EACH, open_pictures
 from training.stylist import STYLES
 
@@ -28,15 +29,16 @@ class Judge(nn.Module):
     """Pictures (N×3×H×W, -1 to 1) to scores (N×9), from what is on average and from what is most there.
 
     The mean alone drowns lines and dots in plain backgrounds: with it, and trained on crops that often showed nothing
-    else, the judge named 77 % of true pictures.
+    else, the judge named 77 % of true pictures. Normalised by groups, each picture by itself, it could not tell pale
+    paper and tints from others: 68 % of watercolors. It begins at the picture's own scale, where dots and lines are.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 16, 32, 48, 64, 96)
-        body: list[nn.Module] = []
+        widths = (16, 32, 48, 64, 96)
+        body: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1), nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for inputs, outputs in pairwise(widths):
-            body += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(4, outputs), nn.ReLU()]
+            body += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
         self.body = nn.Sequential(*body)
         self.scores = nn.Linear(2 * widths[-1], len(NAMES))
 
@@ -64,6 +66,7 @@ def train(model: nn.Module, cache: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     pictures = open_pictures(cache)
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
@@ -77,7 +80,9 @@ def train(model: nn.Module, cache: Path, steps: int) -> None:
             labels.append(NAMES.index("render" if style == 0 else pictures.facts[number]["styles"][style - 1]))
         batch = to_tensor(np.stack(shown))
         batch = batch + torch.randn_like(batch) * NOISE * float(rng.random())
-        loss = nn.functional.cross_entropy(model(batch), torch.tensor(labels))
+        with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+            scores = model(batch.contiguous(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(scores.float(), torch.tensor(labels))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
