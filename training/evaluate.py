@@ -45,6 +45,7 @@ DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4
 RENAMING = 5.0  # the CFG scale at which a garment is inpainted in another colour, in the sheet of operations
+ADOPTED = 0.25  # the strength over what a scene shows around, which has taken on the picture's colours already
 BORDER = 32  # pixels that pictures are widened by there
 
 
@@ -190,9 +191,10 @@ def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Byt
         renamed = shared | {"prompt": case.prompt(style, 1), "cfg_scale": RENAMING}
         repainted = made(Inpaint(**renamed, denoising_strength=0.9), init=illustration, mask=mask)
         border: dict[str, Any] = here | {f"pixels_{way}": BORDER for way in ("left", "right", "up", "down")}
-        border |= {"width": PICTURE, "height": PICTURE, "denoising_strength": USUAL}
-        widened = made(Outpaint(**border, method="scene"), init=illustration, surroundings=render)
-        alone = made(Outpaint(**border, method="poor_mans"), init=illustration)
+        border |= {"width": PICTURE, "height": PICTURE}
+        around = Outpaint(**border, method="scene", denoising_strength=ADOPTED)
+        widened = made(around, init=illustration, surroundings=render)
+        alone = made(Outpaint(**border, method="poor_mans", denoising_strength=USUAL), init=illustration)
         enlarged = made(Upscale(upscaler="R-ESRGAN 4x+ Anime6B", scale=4.0), init=illustration)
         figure = ((case.scene.ids >= Region.SKIN) & (case.scene.ids < Region.PROP)).astype(np.float32)
         shown = np.argwhere(cv2.resize(figure, (PICTURE, PICTURE))[inner] > 0.5).mean(0) * 4

@@ -6,5 +6,5 @@ settings.diffusion.sampler = "Euler"
 settings.diffusion.cfg_scale = 1.0
 settings.img2img.denoising_strength = 0.5
 settings.inpaint.denoising_strength = 0.8
-settings.outpaint.denoising_strength = 0.55
+settings.outpaint.denoising_strength = 0.25
 settings.outpaint.method = "scene"
