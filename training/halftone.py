@@ -71,7 +71,7 @@ class Lessons:
         The last says how much of each latent is dots (3×1×SIDE×SIDE).
         """
         scene = load_scene(scene_path(self.cache / "scenes", number))
-        palette = palettes(scene.facts, number, held_out=False)[int(rng.integers(COLOURINGS))]
+        palette = palettes(scene.facts, number, held_out=False)[:2][int(rng.integers(COLOURINGS))]
         guide, hand = make_guide(scene, palette), choose_hand(rng)
         dotted, tinted, share = halftone(guide, hand)
         style = OTHERS[int(rng.integers(len(OTHERS)))]
