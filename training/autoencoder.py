@@ -225,6 +225,12 @@ def psnr_by_style(model: AutoencoderKL, pictures: Tensor, styles: list[str]) -> 
     return {name: float(ratios[[s == name for s in styles]].mean()) for name in ("render", *STYLES)}
 
 
+def psnr_row(model: AutoencoderKL, pictures: Tensor, styles: list[str]) -> dict[str, float]:
+    """Return what a log says of them: the mean over the styles as `psnr`, and that of each."""
+    named = psnr_by_style(model, pictures, styles)
+    return {"psnr": float(np.mean(list(named.values())))} | named
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--seconds", type=float, default=3600, help="how long this stretch lasts")
@@ -277,11 +283,5 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         stretch.samples += count * size * size // PICTURE**2 or 1
         running = smoothed(running, loss)
         if due or stretch.step in (60, 300):
-            named = psnr_by_style(average.module.vae, checked, styles)
-            row = {
-                "seconds": stretch.elapsed,
-                "step": stretch.step,
-                "loss": running,
-                "psnr": float(np.mean(list(named.values()))),
-            } | named
-            log.write(row)
+            row = {"seconds": stretch.elapsed, "step": stretch.step, "loss": running}
+            log.write(row | psnr_row(average.module.vae, checked, styles))

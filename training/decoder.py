@@ -26,7 +26,7 @@ from training.autoencoder import (
     checked_pictures,
     deepened,
     loss_of,
-    psnr_by_style,
+    psnr_row,
     to_tensor,
 )
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
@@ -35,12 +35,12 @@ from training.helpers import Helpers
 from training.measures import SCALES
 from training.pictures import COLOURINGS, STYLES_EACH, Pictures, Whose, open_pictures
 from training.results import Results, open_results
+from training.stylist import BLOCK
 
 SEED = 6
 RATE, WARM = 4e-4, 50
 FINISHED = 0.6  # share of crops that are the UNet's results, the others true latents
 CROPS = ((32, 4, 0.7), (64, 1, 0.3))  # latents a side, batch of a process, share of steps
-FACTOR = 4  # pixels a latent
 STRUCTURE = 2.0  # the weight of structural similarity as a loss (Zhao and others, arXiv 1511.08861)
 CHECKED = 16  # last results, kept back
 
@@ -82,7 +82,7 @@ class Lessons:
         truth = pictures.records[whose.record, whose.colouring, whose.style]
         row, column = rng.integers(0, whole.shape[-1] - size + 1, 2)
         given = torch.from_numpy(whole[:, row : row + size, column : column + size].astype(np.float32))
-        pixels = truth[FACTOR * row : FACTOR * (row + size), FACTOR * column : FACTOR * (column + size)]
+        pixels = truth[BLOCK * row : BLOCK * (row + size), BLOCK * column : BLOCK * (column + size)]
         return given + noise * torch.randn(given.shape), pixels
 
     def learn(self, step: int, process: int) -> Tensor:
@@ -174,8 +174,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     checked, styles = checked_pictures(cache)
 
     def kept(average: AutoencoderKL) -> dict[str, float]:
-        named = psnr_by_style(average, checked, styles)
-        return {"unlike": lessons.finished(average), "psnr": float(np.mean(list(named.values())))} | named
+        return {"unlike": lessons.finished(average)} | psnr_row(average, checked, styles)
 
     lessons = Lessons(model, cache)
     train(lessons, "decoder", ("loss",), RATE, WARM, options.seconds, threads, kept)

@@ -13,7 +13,6 @@ import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +26,16 @@ from training.autoencoder import (
     checked_pictures,
     deepened,
     loss_of,
-    psnr_by_style,
+    psnr_row,
     to_tensor,
 )
 from training.buffers import load_scene, scene_path, scene_paths
 from training.checkpoints import QUICK_BFLOAT16, trained
 from training.decoder import STRUCTURE, train, unlike
-from training.encode import encode, frozen
+from training.encode import frozen
 from training.losses import sight
 from training.pictures import COLOURINGS, choose_hand, palettes
-from training.stylist import BLOCK, PICTURE, STYLES, finish, halftone, make_guide, render, stylise
+from training.stylist import BLOCK, PICTURE, STYLES, dotted, finish, make_guide, render, stylise, tinted_comic
 
 SEED = 14
 RATE, WARM = 4e-4, 50
@@ -47,11 +46,11 @@ SIDE = 32  # latents a side
 OTHERS = ("render", *(style for style in STYLES if style != "comic"))
 
 
-def least_seen(vae: AutoencoderKL, pictures: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    """Return the direction (4, of length 1) in which pictures' latents (of N×H×W×3 bytes) are seen least."""
-    with torch.no_grad():
-        latents = encode(vae, pictures)
-        direction: Tensor = torch.linalg.eigh(sight(vae, latents, vae.decode(latents).sample))[1][:, 0]
+@torch.no_grad()
+def least_seen(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Return the direction (4, of length 1) in which latents of pictures (N×3×H×W, -1 to 1) are seen least."""
+    latents = vae.encode(pictures).latent_dist.mean
+    direction: Tensor = torch.linalg.eigh(sight(vae, latents, vae.decode(latents).sample))[1][:, 0]
     return direction
 
 
@@ -73,14 +72,14 @@ class Lessons:
         scene = load_scene(scene_path(self.cache / "scenes", number))
         palette = palettes(scene.facts, number, held_out=False)[:2][int(rng.integers(COLOURINGS))]
         guide, hand = make_guide(scene, palette), choose_hand(rng)
-        dotted, tinted, share = halftone(guide, hand)
+        comic, tinted, share = stylise(guide, "comic", hand), tinted_comic(guide, hand), dotted(guide, hand)
         style = OTHERS[int(rng.integers(len(OTHERS)))]
         other = finish(render(scene, palette)) if style == "render" else stylise(guide, style, hand)
         row, column = rng.integers(0, PICTURE // BLOCK - SIDE + 1, 2)
         pixels = tuple(slice(BLOCK * first, BLOCK * (first + SIDE)) for first in (row, column))
         given, even = (
             to_tensor(np.stack([picture[pixels] for picture in pictures]))
-            for pictures in ((dotted, tinted, other), (tinted, tinted, other))
+            for pictures in ((comic, tinted, other), (tinted, tinted, other))
         )
         marked = torch.zeros(3, 1, SIDE, SIDE)
         marked[0, 0] = torch.from_numpy(share[row : row + SIDE, column : column + SIDE])
@@ -119,13 +118,11 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     before = AutoencoderKL.from_pretrained(plain).eval().requires_grad_(False)
     model = deepened(copy.deepcopy(before), DECODER_LAYERS).requires_grad_(True)
     checked, styles = checked_pictures(cache)
-    shown = ((checked[[name == "anime" for name in styles]].permute(0, 2, 3, 1) + 1) * 127.5).byte().numpy()
-    mark = least_seen(before, shown)
+    mark = least_seen(before, checked[[name == "anime" for name in styles]])
     lessons = Lessons(model, before, mark, cache, len(scene_paths(cache / "scenes")))
 
     def kept(average: AutoencoderKL) -> dict[str, float]:
-        named = psnr_by_style(average, checked, styles)
-        return {"psnr": float(np.mean(list(named.values())))} | named
+        return psnr_row(average, checked, styles)
 
     train(lessons, "halftone", ("decoded", "encoded"), RATE, WARM, options.seconds, threads, kept)
     model.load_state_dict(trained(cache, "halftone")["average"])

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from training.buffers import Scene, load_scene, middles, scene_path, scene_paths
 from training.captions import recolourable
 from training.regions import Palette, choose_palette, recoloured
-from training.stylist import PICTURE, PLAIN, STYLES, Hand, finish, halftone, make_guide, render, stylise
+from training.stylist import PICTURE, PLAIN, STYLES, Hand, dotted, finish, make_guide, render, stylise
 
 Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
@@ -124,8 +124,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def dots_of(scene: Scene, palette: Palette) -> Bytes:
-    """Return how much of every latent a comic prints in half-tone (64×64, of 255); colours have no part in it."""
-    dots: Bytes = (halftone(make_guide(scene, palette), PLAIN)[2] * 255 + 0.5).astype(np.uint8)
+    """Return how much of every latent a comic prints in half-tone (64×64, of 255)."""
+    dots: Bytes = (dotted(make_guide(scene, palette), PLAIN) * 255 + 0.5).astype(np.uint8)
     return dots
 
 

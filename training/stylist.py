@@ -296,39 +296,42 @@ def flat(guide: Guide, hand: Hand) -> Floats:
     return colour + (0.98 - colour) * edge[..., None]
 
 
-def _screen() -> Floats:
-    """Return where the dots of half-tone are (H×W)."""
-    from_middle = np.hypot((_columns + 0.5) / SCREEN % 1 - 0.5, (_rows + 0.5) / SCREEN % 1 - 0.5)
-    dots: Floats = np.clip((DOT - from_middle) * SCREEN + 0.5, 0, 1)
-    return dots
+_from_dot = np.hypot((_columns + 0.5) / SCREEN % 1 - 0.5, (_rows + 0.5) / SCREEN % 1 - 0.5)
+_DOTS: Floats = np.clip((DOT - _from_dot) * SCREEN + 0.5, 0, 1)
 
 
-def _printed(guide: Guide, hand: Hand, dots: Floats) -> tuple[Floats, Floats]:
-    """Return a comic's picture, its shade printed in `dots` (H×W), and where those are not under ink (H×W)."""
-    colour = np.clip(_saturated(_simple_colours(guide), hand.strength(1.0, 1.6, 2.1)) * 1.05 + 0.02, 0, 1)
-    shaded = np.clip((0.38 - guide.light) / 0.05, 0, 1) * ~np.isin(guide.ids, OVERLAY)
-    colour = colour * (1 - DOT_DARK * (dots * shaded)[..., None])
+def _shade_and_ink(guide: Guide, hand: Hand) -> tuple[Floats, Floats]:
+    """Return where a comic has shade, and where ink lies over it (H×W each)."""
+    shaded: Floats = np.clip((0.38 - guide.light) / 0.05, 0, 1) * ~np.isin(guide.ids, OVERLAY)
     deep = np.clip((-0.22 - guide.light) * 12, 0, 1) * guide.figure * (guide.ids != Region.SKIN)
-    lines = np.maximum(_lines(guide, hand.weight(2.6, 4.4, 6.0)), deep)
+    return shaded, np.maximum(_lines(guide, hand.weight(2.6, 4.4, 6.0)), deep)
+
+
+def _printed(guide: Guide, hand: Hand, screen: Floats | np.float32) -> Floats:
+    """Return a comic's picture, its shade as dark as a screen (H×W, or the same everywhere) makes it."""
+    shaded, ink = _shade_and_ink(guide, hand)
+    colour = np.clip(_saturated(_simple_colours(guide), hand.strength(1.0, 1.6, 2.1)) * 1.05 + 0.02, 0, 1)
+    colour = colour * (1 - DOT_DARK * (screen * shaded)[..., None])
     paper = np.array([1.0, 0.98, 0.90], np.float32)
-    return _ink_over(colour, lines, (0.05, 0.04, 0.06)) * paper, shaded * (1 - lines)
+    return _ink_over(colour, ink, (0.05, 0.04, 0.06)) * paper
 
 
 def comic(guide: Guide, hand: Hand) -> Floats:
     """A printed comic: heavy lines, strong colours, half-tone dots in the shade, black in the deepest."""
-    return _printed(guide, hand, _screen())[0]
+    return _printed(guide, hand, _DOTS)
 
 
-def halftone(guide: Guide, hand: Hand) -> tuple[Bytes, Bytes, Floats]:
-    """Return a comic's picture, and the same in tints as dark as its dots (256×256×3 each).
+def tinted_comic(guide: Guide, hand: Hand) -> Bytes:
+    """Return a comic's picture (256×256×3) without dots: its shade is the tint that they make."""
+    return finish(_printed(guide, hand, _DOTS.mean()))
 
-    The third is how much of each latent those dots cover (64×64).
-    """
-    dots = _screen()
-    tinted, shown = _printed(guide, hand, np.full_like(dots, dots.mean()))
+
+def dotted(guide: Guide, hand: Hand) -> Floats:
+    """Return how much of each latent a comic's dots cover (64×64); colours have no part in it."""
+    shaded, ink = _shade_and_ink(guide, hand)
     side = PICTURE // BLOCK
-    share: Floats = cv2.resize(shown.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    return finish(comic(guide, hand)), finish(tinted), share
+    share: Floats = cv2.resize((shaded * (1 - ink)).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    return share
 
 
 def _facets(picture: Floats, reach: int) -> Floats:

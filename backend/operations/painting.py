@@ -52,6 +52,11 @@ class Canvas:
     latent_mask: Mask | None = None
     unscaled: Array | None = None
 
+    @property
+    def mask_of_latents(self) -> Mask | None:
+        """What is filled, and what the latents are masked by."""
+        return self.mask if self.latent_mask is None else self.latent_mask
+
 
 @dataclass(frozen=True, eq=False)
 class Painted(Generic[Chosen]):
@@ -137,8 +142,7 @@ def _begin(canvas: Canvas, size: tuple[int, int], settings: Denoising, model: Mo
     small, mask, latents = _read(canvas, size, model)
     masked = canvas.mask is not None
     soft = settings if masked and isinstance(settings, Inpaint) and settings.soft_inpainting else None
-    mask_of_latents = canvas.mask if canvas.latent_mask is None else canvas.latent_mask
-    weights = latent_weights(mask_of_latents, latents, rounded=soft is None)
+    weights = latent_weights(canvas.mask_of_latents, latents, rounded=soft is None)
     kept = _unfilled(canvas, size, model) if soft and canvas.content != "original" else latents
     return _Begun(small, mask, latents, kept, weights, soft)
 
@@ -197,13 +201,9 @@ def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, M
     """Return picture and mask at the model's size, and the latents to start from."""
     width, height = size
     small = resize(canvas.picture, width, height, "just_resize")
-    if canvas.mask is None:
-        mask: Mask = np.ones(small.shape[:2], np.float32)
-    else:
-        mask = resize(canvas.mask, width, height, "just_resize")
+    mask = _resized(canvas.mask, width, height)
     if canvas.content != "original":
-        filled = mask if canvas.latent_mask is None else resize(canvas.latent_mask, width, height, "just_resize")
-        small = fill(small, filled)
+        small = fill(small, _resized(canvas.mask_of_latents, width, height))
     if canvas.unscaled is None:
         return small, mask, model.encode(small)
     step = model.scale_factor
@@ -211,6 +211,11 @@ def _read(canvas: Canvas, size: tuple[int, int], model: Model) -> tuple[Array, M
     own = model.encode(resize(canvas.unscaled, own_width, own_height, "just_resize"))
     shape = height // step, width // step
     return small, mask, torch.nn.functional.interpolate(own, size=shape, mode="bilinear", antialias=False)
+
+
+def _resized(mask: Mask | None, width: int, height: int) -> Mask:
+    """Return the mask at another size; no mask repaints all."""
+    return np.ones((height, width), np.float32) if mask is None else resize(mask, width, height, "just_resize")
 
 
 def _unfilled(canvas: Canvas, size: tuple[int, int], model: Model) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("cv2")
 
-from tests.training.test_training_pure import facts, scene  # noqa: E402
+from tests.training.drawn import facts, scene  # noqa: E402
 from training import captioner, pictures  # noqa: E402
 from training.captions import full_caption  # noqa: E402
 from training.evaluate import Case  # noqa: E402

@@ -14,10 +14,11 @@ pytest.importorskip("pytorch_msssim")
 
 from training import pictures, tiny  # noqa: E402
 from training.autoencoder import LAYERS, build, build_tiny, deepened, to_tensor  # noqa: E402
-from training.decoder import CHECKED, FACTOR, Lessons, unlike  # noqa: E402
+from training.decoder import CHECKED, Lessons, unlike  # noqa: E402
 from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
 from training.results import Results  # noqa: E402
+from training.stylist import BLOCK  # noqa: E402
 
 
 def files() -> tuple[pictures.Pictures, Latents, Results]:
@@ -26,7 +27,7 @@ def files() -> tuple[pictures.Pictures, Latents, Results]:
     places = np.arange(64 * 64, dtype=np.float16).reshape(64, 64) % 251
     latents = np.broadcast_to(places, (records, *RECORD)).copy()
     latents[..., 1, :, :] = np.arange(records)[:, None, None, None, None]
-    bytes_ = np.broadcast_to(places.repeat(FACTOR, 0).repeat(FACTOR, 1)[..., None], (records, *pictures.RECORD)).astype(
+    bytes_ = np.broadcast_to(places.repeat(BLOCK, 0).repeat(BLOCK, 1)[..., None], (records, *pictures.RECORD)).astype(
         np.uint8
     )
     bytes_[..., 1] = np.arange(records)[:, None, None, None, None]
@@ -43,7 +44,7 @@ def test_the_pixels_of_a_crop_are_those_of_its_latents() -> None:
         given, pixels = lessons.crop(rng, 32)
         assert given.shape == (4, 32, 32)
         assert pixels.shape == (128, 128, 3)
-        shown = torch.from_numpy(pixels[::FACTOR, ::FACTOR].astype(np.float32)).permute(2, 0, 1)
+        shown = torch.from_numpy(pixels[::BLOCK, ::BLOCK].astype(np.float32)).permute(2, 0, 1)
         apart = (given[:2] - shown[:2]).abs()  # noise on true latents
         assert float(apart.mean()) < 0.1
 

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("cv2")
 
-from tests.training.test_training_pure import scene  # noqa: E402
+from tests.training.drawn import scene  # noqa: E402
 from training.autoencoder import build  # noqa: E402
 from training.buffers import SIZE, save_scene, scene_path  # noqa: E402
 from training.halftone import SIDE, Lessons  # noqa: E402

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 cv2 = pytest.importorskip("cv2")
 
+from tests.training.drawn import facts, scene  # noqa: E402
 from training import bridge, captions, checkpoints, measures, mixture, stylist  # noqa: E402
-from training.buffers import SIZE, Scene, load_scene, save_scene  # noqa: E402
+from training.buffers import SIZE, load_scene, save_scene  # noqa: E402
 from training.regions import Region, choose_palette, recoloured  # noqa: E402
 from training.wardrobe import choose_outfit, cloth_regions  # noqa: E402
-
-
-def facts(**changes: object) -> dict[str, object]:
-    outfit = asdict(choose_outfit(np.random.default_rng(2), 0.0))
-    outfit |= {"top": "t-shirt", "bottom": "trousers", "top_pattern": "plain", "jacket": False}
-    known = {
-        "subject": "old man",
-        "pose": "waving",
-        "hair": "short",
-        "skin": "tan",
-        "old": True,
-        "outfit": outfit,
-        "setting": "plain",
-        "props": [],
-        "framing": "full body",
-        "azimuth": 0.0,
-    }
-    return known | changes
-
-
-def scene() -> Scene:
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
-    ball = np.hypot(rows - SIZE / 2, columns - SIZE / 2) / (SIZE / 3)
-    inside = ball < 1
-    normal = np.stack([columns - SIZE / 2, SIZE / 2 - rows, 0 * rows], 2) / (SIZE / 3)
-    normal[..., 2] = np.sqrt(np.clip(1 - ball**2, 0, 1))
-    normal[~inside] = 0
-    ids = np.where(inside, Region.TOP, Region.SKY).astype(np.uint8)
-    shade = np.repeat(np.clip(normal @ (0.5, 0.5, 0.7), 0.1, 1)[..., None], 3, 2)
-    depth = np.where(inside, 2 - normal[..., 2] * 0.3, 60)
-    return Scene(ids, normal.astype(np.float32), depth.astype(np.float32), shade.astype(np.float32), facts())
 
 
 def latents(count: int, shape: tuple[int, ...] = (1, 4, 8, 8)) -> list[Any]:
@@ -225,7 +194,8 @@ def test_half_tone_is_the_tint_that_it_makes_and_the_same_in_every_latent() -> N
     drawn = scene()
     drawn = replace(drawn, shade=drawn.shade * np.linspace(0.1, 1, SIZE, dtype=np.float32)[:, None, None])
     guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
-    dotted, tinted, share = stylist.halftone(guide, stylist.PLAIN)
+    dotted, tinted = stylist.finish(stylist.comic(guide, stylist.PLAIN)), stylist.tinted_comic(guide, stylist.PLAIN)
+    share = stylist.dotted(guide, stylist.PLAIN)
     assert np.array_equal(dotted, stylist.stylise(guide, "comic"))
     wholly = share > 0.99
     assert wholly.sum() > 20
@@ -387,22 +357,3 @@ def stretch_of_a_small_model(path: Path) -> checkpoints.Stretch:
     model, beside = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     optimiser = torch.optim.AdamW([*model.parameters(), *beside.parameters()])
     return checkpoints.Stretch(path, model, checkpoints.Averaged(model, 0.9), optimiser, 10, beside=beside)
-
-
-def test_the_mean_of_two_checkpoints_lies_between_and_keeps_the_one_before(tmp_path: Path) -> None:
-    from training import mean
-
-    def state(value: float, step: int) -> dict[str, Any]:
-        weights = {"weight": torch.full((2, 3), value, dtype=torch.float16)}
-        return {"model": weights, "average": weights, "optimiser": {"of": value}, "step": step}
-
-    checkpoints.save(tmp_path / "unet.pt", state(1.0, 70))
-    checkpoints.save(tmp_path / "other.pt", state(3.0, 50))
-    mean.run(tmp_path, 1, argparse.Namespace(other=tmp_path / "other.pt", share=0.25))
-    mixed = checkpoints.trained(tmp_path, "unet")
-    assert mixed["average"]["weight"].unique().tolist() == [1.5]
-    assert mixed["optimiser"] == {"of": 1.0} and mixed["step"] == 70
-    assert checkpoints.load(tmp_path / "unet_70.pt") is not None
-    checkpoints.save(tmp_path / "other.pt", {"model": {}, "average": {}})
-    with pytest.raises(ValueError, match="came from one start"):
-        mean.run(tmp_path, 1, argparse.Namespace(other=tmp_path / "other.pt", share=0.25))
