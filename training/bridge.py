@@ -30,7 +30,9 @@ LEVELS = 1000
 # as if latents had a deviation of 1: the network then had to hand on every detail itself, and handed on a blur.
 BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
-UNBRIDGED = 500  # the least level of samples without a source; below it the ends of bridges are just the same
+# The least level of samples without a source: below it the ends of bridges are just the same. They are drawn as the
+# span's share u² below the top, since what a picture shows is decided where 20 steps take but five.
+UNBRIDGED, ABOVE = 500, 2.0
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 780)  # the starts that artists use most
 RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew,
@@ -80,13 +82,14 @@ class Levels:
 
 def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> tuple[Levels, NDArray[np.bool_]]:
     """Draw levels for a batch, and which of its samples' sources wear other colours than the caption says."""
-    bridge = rng.random(count) < mixture.bridged
+    bridge = rng.random(count) >= mixture.alone
     recoloured = bridge & (rng.random(count) < mixture.recoloured)
     renaming = RENAMING[0] + (RENAMING[1] - RENAMING[0]) * rng.random(count) ** HIGHER
     usual = np.where(recoloured, renaming.astype(np.int64), rng.integers(*USUAL, count))
     start = np.where(rng.random(count) < mixture.usual, usual, rng.integers(LOWEST, HIGHEST, count))
     begun, later = rng.random(count) < mixture.first, rng.integers(5, start)
-    level = np.where(bridge, np.where(begun, start, later), rng.integers(UNBRIDGED, LEVELS, count))
+    alone = LEVELS - 1 - ((LEVELS - 1 - UNBRIDGED) * rng.random(count) ** ABOVE).astype(np.int64)
+    level = np.where(bridge, np.where(begun, start, later), alone)
     # The lower a bridge has come from its start, the more of the style is there.
     progress = np.where(begun, 0.0, rng.random(count) ** (later / start))
     overshot = ~begun & (rng.random(count) < mixture.overshot)

@@ -47,6 +47,7 @@ BATCH = 4
 RENAMING = 5.0  # the CFG scale at which a garment is inpainted in another colour, in the sheet of operations
 ADOPTED = 0.25  # the strength over what a scene shows around, which has taken on the picture's colours already
 BORDER = 32  # pixels that pictures are widened by there
+INSISTED = 5.0  # the CFG scale of pictures from a prompt alone, which has nothing else to go by
 
 
 @dataclass
@@ -129,9 +130,9 @@ class Model:
         )
         return [np.where(m[..., None], new, old) for m, new, old in zip(masks, drawn, pictures, strict=True)]
 
-    def imagine(self, prompts: list[str]) -> list[Bytes]:
+    def imagine(self, prompts: list[str], guidance: float) -> list[Bytes]:
         """Run txt2img."""
-        return self._run(self.text, prompts, height=PICTURE, width=PICTURE)
+        return self._run(self.text, prompts, height=PICTURE, width=PICTURE, guidance_scale=guidance)
 
 
 def sheet(rows: list[list[Bytes]], path: Path, side: int = 192) -> None:
@@ -159,9 +160,14 @@ def by_guidance(model: Model, case: Case) -> list[list[Bytes]]:
     ]
 
 
-def from_words(model: Model, cases: list[Case], styles: list[str]) -> list[Bytes]:
-    """Return what the captions alone give."""
-    return model.imagine([case.prompt(styles[i % len(styles)]) for i, case in enumerate(cases)])
+def from_words(model: Model, cases: list[Case], styles: list[str]) -> list[list[Bytes]]:
+    """Return rows of what the captions alone give, a style each, every one above the true pictures of its captions."""
+    width = min(len(styles), len(cases))
+    cases = cases[: len(cases) // width * width]
+    drawn_as = [styles[i % width] for i in range(len(cases))]
+    prompts = [case.prompt(style) for case, style in zip(cases, drawn_as, strict=True)]
+    drawn, true = model.imagine(prompts, INSISTED), [c.truth(style) for c, style in zip(cases, drawn_as, strict=True)]
+    return [row[start : start + width] for start in range(0, len(cases), width) for row in (drawn, true)]
 
 
 def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Bytes]]:
@@ -355,7 +361,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     if "sheets" in wanted:
         sheet(in_all_styles(model, cases[:8], options.styles), options.out / "styles.png", 160)
         sheet(by_guidance(model, cases[1]), options.out / "guidance.png")
-        sheet([from_words(model, cases[:8], options.styles)], options.out / "text.png")
+        sheet(from_words(model, cases[:24], options.styles), options.out / "text.png")
         sheet(worked_on(options.folder, cases[:4], options.guidance), options.out / "worked_on.png", 256)
     (options.out / "evaluation.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))

@@ -33,9 +33,10 @@ from training.buffers import load_scene, scene_path, scene_paths
 from training.checkpoints import QUICK_BFLOAT16, trained
 from training.decoder import STRUCTURE, train, unlike
 from training.encode import frozen
+from training.guide import make_guide, render
 from training.losses import sight
 from training.pictures import COLOURINGS, choose_hand, palettes
-from training.stylist import BLOCK, PICTURE, STYLES, dotted, finish, make_guide, render, stylise, tinted_comic
+from training.stylist import BLOCK, PICTURE, STYLES, dotted, finish, stylise, tinted_comic
 
 SEED = 14
 RATE, WARM = 4e-4, 50

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 class Mixture:
     """Shares of samples, unless said otherwise."""
 
-    bridged: float  # come from a source picture
+    alone: float  # of whole pictures: come from no source, as text-to-image; parts of pictures always have one
     first: float  # of bridges: at their start, one call of many, but the one that sees the source as it is
     usual: float  # of bridges: start where artists do most
     overshot: float  # of bridges: lie beyond their end, where high guidance has led
@@ -24,7 +24,7 @@ class Mixture:
 
 # What can't be foreseen yet (colours that only the caption tells, samples far beyond their end) is rare here.
 PLAIN = Mixture(
-    bridged=0.96,
+    alone=0.1,
     first=0.5,
     usual=0.8,
     overshot=0.03,
@@ -37,9 +37,9 @@ PLAIN = Mixture(
     own=0.0,
 )
 # Mostly other colours than the caption says: the error that is left there is four times what it is elsewhere.
-COLOURS = replace(PLAIN, bridged=1.0, first=0.7, overshot=0.02, recoloured=0.85, other_source=0.1)
+COLOURS = replace(PLAIN, alone=0.0, first=0.7, overshot=0.02, recoloured=0.85, other_source=0.1)
 FULL = Mixture(
-    bridged=0.92,
+    alone=0.2,
     first=0.45,
     usual=0.5,
     overshot=0.15,
@@ -56,7 +56,7 @@ FULL = Mixture(
 # steps of FULL and 3,300 with a quarter recoloured, and to 0.36 in 149 smaller ones of nothing but plain first calls.
 FINISH = replace(
     FULL,
-    bridged=0.96,
+    alone=0.2,
     first=0.6,
     usual=0.8,
     overshot=0.04,

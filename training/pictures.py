@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from training.buffers import Scene, load_scene, middles, scene_path, scene_paths
 from training.captions import recolourable
+from training.guide import make_guide, render
 from training.regions import Palette, choose_palette, recoloured
-from training.stylist import PICTURE, PLAIN, STYLES, Hand, dotted, finish, make_guide, render, stylise
+from training.stylist import PICTURE, PLAIN, STYLES, Hand, dotted, finish, stylise
 
 Bytes = NDArray[np.uint8]
 logger = logging.getLogger(__name__)

@@ -1,10 +1,9 @@
 """Readers of what pictures show and captions say, which learn beside the denoiser and are thrown away.
 
-One tells every latent's region from the UNet's features, one the colour that it was told to have, one whether its
-column and row are even, one the style and colours from the whole prompt as the UNet takes it in, and of every token
-which part it speaks of; and every place is asked to heed the words that speak of its part. What is a shirt, and which
-colour it was told to have, is so learnt in thousands of samples, where the pictures alone had not taught it in hundreds
-of thousands.
+One tells every latent's region from the UNet's features, one the colour that it was told to have, one the style and
+colours from the whole prompt as the UNet takes it in, and of every token which part it speaks of; and every place is
+asked to heed the words that speak of its part. What is a shirt, and which colour it was told to have, is so learnt in
+thousands of samples, where the pictures alone had not taught it in hundreds of thousands.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ LOOKED_AT = 8  # pictures that show how errors of latents are seen
 LOOKED_AT_WAYS = 200  # records that show how far styles are from renders
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
-# Pictures a step, in crops or whole, which cost about the same.
-CROPPED_A_STEP, WHOLE_A_STEP = 8, 4
+# Pictures a step, in crops or whole. What a prompt alone leads to is learnt from whole ones only: of a part with no
+# source nobody could tell which part it is, and figures came in several pieces.
+CROPPED_A_STEP, WHOLE_A_STEP = 8, 6
 BACKDROPS = ("sky", "wall", "ground")
 RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
@@ -178,7 +179,8 @@ class Lessons:
         """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
         each = CROPS_A_PICTURE if size == CROP else 1
         count *= each
-        levels, recoloured = draw_levels(rng, count, self.mixture)
+        mixture = replace(self.mixture, alone=0.0) if size == CROP else self.mixture
+        levels, recoloured = draw_levels(rng, count, mixture)
         targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
         for first in range(0, count, each):
             number = int(rng.integers(records.start, records.stop))
@@ -274,6 +276,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
     parser.add_argument("--recoloured", type=float, help="another share of sources in other colours than the mixture's")
+    parser.add_argument("--alone", type=float, help="another share of whole pictures without a source")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -300,8 +303,8 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     eye = look(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
     mixture, ways = MIXTURES[options.mixture], ways_from_render(latents)
-    if options.recoloured is not None:
-        mixture = replace(mixture, recoloured=options.recoloured)
+    asked = {"recoloured": options.recoloured, "alone": options.alone}
+    mixture = replace(mixture, **{name: share for name, share in asked.items() if share is not None})
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture, ways)
     helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
     running = misread = 0.0

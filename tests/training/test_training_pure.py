@@ -15,6 +15,7 @@ cv2 = pytest.importorskip("cv2")
 from tests.training.drawn import facts, scene  # noqa: E402
 from training import bridge, captions, checkpoints, measures, mixture, stylist  # noqa: E402
 from training.buffers import SIZE, load_scene, save_scene  # noqa: E402
+from training.guide import LIFT, LUMINANCE, make_guide, render, shown_light, usual_light  # noqa: E402
 from training.regions import Region, choose_palette, recoloured  # noqa: E402
 from training.wardrobe import choose_outfit, cloth_regions  # noqa: E402
 
@@ -81,6 +82,17 @@ def test_progress_begins_at_the_source_and_grows_as_the_level_falls() -> None:
     assert levels.progress[low].mean() > levels.progress[high].mean() + 0.1
     began = torch.from_numpy(recoloured) & (levels.progress == 0)
     assert float((levels.level[began] > bridge.USUAL[1]).float().mean()) > 0.2, "as high as garments are inpainted"
+
+
+def test_samples_without_a_source_are_mostly_where_a_picture_is_decided() -> None:
+    alone = replace(mixture.FULL, alone=0.6)
+    levels, recoloured = bridge.draw_levels(np.random.default_rng(0), 4000, alone)
+    assert float((~levels.bridged).float().mean()) == pytest.approx(0.6, abs=0.03)
+    assert not recoloured[~levels.bridged.numpy()].any()
+    theirs = levels.level[~levels.bridged]
+    assert int(theirs.min()) >= bridge.UNBRIDGED and int(theirs.max()) == bridge.LEVELS - 1
+    assert 0.55 < float((theirs > 800).float().mean()) < 0.7
+    assert not (levels.blind & levels.bridged).any() and float(levels.level[levels.blind].min()) >= bridge.BLIND
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.8, 1.0, 1.7])
@@ -163,7 +175,7 @@ def test_caption_names_the_hand() -> None:
 @pytest.mark.parametrize("style", list(stylist.STYLES))
 def test_every_style_follows_from_the_scene_and_the_hand_alone(style: str) -> None:
     drawn = scene()
-    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    guide = make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
     first = stylist.stylise(guide, style)
     assert first.shape == (256, 256, 3)
     assert first.dtype == np.uint8
@@ -184,8 +196,8 @@ def test_a_moved_scene_gives_the_same_strokes() -> None:
         shade=np.roll(drawn.shade, by, 1),
     )
     for style in stylist.STYLES:
-        first = stylist.stylise(stylist.make_guide(drawn, palette), style).astype(int)
-        second = stylist.stylise(stylist.make_guide(moved, palette), style)
+        first = stylist.stylise(make_guide(drawn, palette), style).astype(int)
+        second = stylist.stylise(make_guide(moved, palette), style)
         shift = by * stylist.PICTURE // SIZE
         assert np.abs(np.roll(first, shift, 1) - second)[:, 24:-24].max() <= 2, style
 
@@ -193,7 +205,7 @@ def test_a_moved_scene_gives_the_same_strokes() -> None:
 def test_half_tone_is_the_tint_that_it_makes_and_the_same_in_every_latent() -> None:
     drawn = scene()
     drawn = replace(drawn, shade=drawn.shade * np.linspace(0.1, 1, SIZE, dtype=np.float32)[:, None, None])
-    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    guide = make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
     dotted, tinted = stylist.finish(stylist.comic(guide, stylist.PLAIN)), stylist.tinted_comic(guide, stylist.PLAIN)
     share = stylist.dotted(guide, stylist.PLAIN)
     assert np.array_equal(dotted, stylist.stylise(guide, "comic"))
@@ -210,18 +222,18 @@ def test_a_drawing_is_as_bright_as_the_render_shows_the_scene() -> None:
     drawn, palette = scene(), choose_palette(np.random.default_rng(5), "tan", False)
     dim = replace(drawn, shade=drawn.shade * 0.25)
     inside = drawn.ids == Region.TOP
-    shown = stylist.render(dim, palette)[inside]
-    grey = shown @ stylist.LUMINANCE
+    shown = render(dim, palette)[inside]
+    grey = shown @ LUMINANCE
     lighter = shown[grey >= np.median(grey)]
-    drawing = stylist.make_guide(dim, palette).base[inside]
+    drawing = make_guide(dim, palette).base[inside]
     assert np.ptp(drawing, axis=0).max() == 0
-    assert np.abs(drawing[0] - lighter.mean(0) ** stylist.LIFT).max() < 0.03
-    assert drawing[0].mean() < stylist.make_guide(drawn, palette).base[inside][0].mean() - 0.1
+    assert np.abs(drawing[0] - lighter.mean(0) ** LIFT).max() < 0.03
+    assert drawing[0].mean() < make_guide(drawn, palette).base[inside][0].mean() - 0.1
 
 
 def test_half_tone_repeats_every_two_latents() -> None:
     drawn = scene()
-    guide = stylist.make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
+    guide = make_guide(drawn, choose_palette(np.random.default_rng(5), "tan", False))
     guide.light[:] = 0.2
     inside = stylist.stylise(guide, "comic")[96:160, 96:160].astype(int)
     assert inside.std() > 5
@@ -236,13 +248,13 @@ def test_light_is_what_the_render_shows() -> None:
     shade = np.ones_like(drawn.shade)
     shade[right] = 0.2
     lit = replace(drawn, shade=shade)
-    light = stylist.shown_light(lit, stylist.usual_light(lit))
+    light = shown_light(lit, usual_light(lit))
     deep = cv2.erode(right.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     clear = cv2.erode((inside & ~right).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     assert light[deep].max() < 0 < 0.7 < light[clear].min()
     assert (light[drawn.ids == Region.SKY] == 1).all()
     dim = replace(drawn, shade=shade * 0.5)
-    even = stylist.shown_light(dim, stylist.usual_light(dim))
+    even = shown_light(dim, usual_light(dim))
     assert np.abs(even - light).max() < 1e-4
 
 
