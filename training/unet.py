@@ -60,7 +60,7 @@ RENAMED = 6.0  # what an error counts on what the caption gives another colour t
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
 # small garments learn last.
 LARGE, SMALLEST = 0.06, 3.0
-DOTTED = 20.0  # what errors count more where a comic prints dots, half a hundredth of all that pictures show
+DOTTED = 20.0  # what errors count more where a comic prints dots, which is half a hundredth of all that pictures show
 STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
