@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -96,11 +97,12 @@ def size_in_words(size: float) -> str:
 def bytes_below(folder: Path) -> int:
     """Return the bytes of the files in a folder and those in it; what vanishes meanwhile counts for nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
+    for place, _, names in os.walk(folder):  # rglob raises where a folder vanishes before it is read
+        for name in names:
+            try:
+                total += Path(place, name).stat(follow_symlinks=False).st_size
+            except OSError:
+                continue
     return total
 
 

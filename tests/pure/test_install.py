@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -27,7 +27,7 @@ from backend.install.detect import Accelerator
 from backend.install.installer import install, remove
 from backend.install.plan import Plan
 from backend.install.report import Report
-from backend.install.steps import Steps
+from backend.install.steps import Steps, bytes_below
 
 PATIENCE = 60.0  # seconds
 
@@ -476,7 +476,8 @@ def test_extra_index_reaches_pip_and_its_password_stays_out_of_log_and_command_l
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
     extra = address.replace("http://", "http://artist:hidden@")
     chosen = replace(tiny_plan(tmp_path), extra_index=extra)
-    assert run(chosen)[-1].kind == "finished"
+    last = run(chosen)[-1]
+    assert last.kind == "finished", last
     assert "hidden" not in (Path(chosen.root) / environments.LOG).read_text()
 
 
@@ -568,6 +569,24 @@ def test_which_build_fits_is_said_in_words() -> None:
     assert detect.planned_build([], "https://x/whl/cpu", "Linux") == "cpu"
     assert detect.planned_build(amd, "https://x/whl/rocm7.1/", "Linux") == "rocm"
     assert detect.planned_build(nvidia, "https://x/whl/cu130", "Windows") == "cuda"
+
+
+def test_folders_that_vanish_while_bytes_are_counted_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "temp/x", "z"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_bytes(bytes(10))
+    scandir = os.scandir
+
+    def scandir_late(folder: str | Path) -> Any:
+        if Path(folder).name == "x":
+            Path(folder).rename(tmp_path.with_name("gone"))  # as pip's temporary folders do
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    assert bytes_below(tmp_path) == 20
+    assert not (tmp_path / "temp/x").exists()
 
 
 def test_steps_follow_the_bytes_and_name_what_is_whole() -> None:
