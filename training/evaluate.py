@@ -44,10 +44,10 @@ USUAL = 0.55  # the denoising strength of sheets
 DENOISE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 GARMENTS = {"top": (Region.TOP,), "bottom": (Region.BOTTOM,), "jacket": (Region.JACKET,)}
 BATCH = 4
-RENAMING = 5.0  # the CFG scale at which a garment is inpainted in another colour, in the sheet of operations
+# The CFG scale where sheets rely on the prompt: garments inpainted in another colour, pictures from nothing else.
+INSISTED = 5.0
 ADOPTED = 0.25  # the strength over what a scene shows around, which has taken on the picture's colours already
 BORDER = 32  # pixels that pictures are widened by there
-INSISTED = 5.0  # the CFG scale of pictures from a prompt alone, which has nothing else to go by
 
 
 @dataclass
@@ -164,9 +164,9 @@ def from_words(model: Model, cases: list[Case], styles: list[str]) -> list[list[
     """Return rows of what the captions alone give, a style each, every one above the true pictures of its captions."""
     width = min(len(styles), len(cases))
     cases = cases[: len(cases) // width * width]
-    drawn_as = [styles[i % width] for i in range(len(cases))]
-    prompts = [case.prompt(style) for case, style in zip(cases, drawn_as, strict=True)]
-    drawn, true = model.imagine(prompts, INSISTED), [c.truth(style) for c, style in zip(cases, drawn_as, strict=True)]
+    pairs = [(case, styles[i % width]) for i, case in enumerate(cases)]
+    drawn = model.imagine([case.prompt(style) for case, style in pairs], INSISTED)
+    true = [case.truth(style) for case, style in pairs]
     return [row[start : start + width] for start in range(0, len(cases), width) for row in (drawn, true)]
 
 
@@ -194,7 +194,7 @@ def worked_on(folder: Path, cases: list[Case], guidance: float) -> list[list[Byt
         illustration = made(Img2Img(**here, denoising_strength=USUAL), init=np.ascontiguousarray(render[inner]))
         part = next((part for part in case.facts["changed"] if part in GARMENTS), "top")
         mask = region_mask(case.scene.ids, GARMENTS[part], PICTURE)[inner].astype(np.float32)
-        renamed = shared | {"prompt": case.prompt(style, 1), "cfg_scale": RENAMING}
+        renamed = shared | {"prompt": case.prompt(style, 1), "cfg_scale": INSISTED}
         repainted = made(Inpaint(**renamed, denoising_strength=0.9), init=illustration, mask=mask)
         border: dict[str, Any] = here | {f"pixels_{way}": BORDER for way in ("left", "right", "up", "down")}
         border |= {"width": PICTURE, "height": PICTURE}

@@ -52,9 +52,7 @@ LOOKED_AT = 8  # pictures that show how errors of latents are seen
 LOOKED_AT_WAYS = 200  # records that show how far styles are from renders
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
-# Pictures a step, in crops or whole. What a prompt alone leads to is learnt from whole ones only: of a part with no
-# source nobody could tell which part it is, and figures came in several pieces.
-CROPPED_A_STEP, WHOLE_A_STEP = 8, 6
+CROPPED_A_STEP, WHOLE_A_STEP = 8, 6  # pictures, in crops or whole
 BACKDROPS = ("sky", "wall", "ground")
 RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
@@ -179,6 +177,7 @@ class Lessons:
         """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""
         each = CROPS_A_PICTURE if size == CROP else 1
         count *= each
+        # Of a part that begins as noise nobody could tell which part it is: figures came in several pieces.
         mixture = replace(self.mixture, alone=0.0) if size == CROP else self.mixture
         levels, recoloured = draw_levels(rng, count, mixture)
         targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
