@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ def files_in(folders: Iterable[str | Path], kind: str = LORAS) -> dict[str, Path
     found: dict[str, Path] = {}
     for suffix in (SUFFIX, *PICKLED) if kind == EMBEDDINGS else (SUFFIX,):
         for folder in folders:
-            for path in sorted(Path(folder).expanduser().rglob(f"*{suffix}")):
-                found.setdefault(path.stem, path)
+            # Not rglob, which raises where a folder vanishes while it is read.
+            tree = os.walk(Path(folder).expanduser())
+            for path in sorted(Path(place, name) for place, _, names in tree for name in names):
+                if path.suffix == suffix:
+                    found.setdefault(path.stem, path)
     return found
 
 

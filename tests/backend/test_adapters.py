@@ -255,6 +255,24 @@ def test_of_two_files_of_a_name_the_safe_one_counts(embeddings: Path) -> None:
     assert files_in([embeddings], EMBEDDINGS)["brushwork"].suffix == ".safetensors"
 
 
+def test_a_folder_that_vanishes_while_files_are_listed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "moved"):
+        (tmp_path / "loras" / name).mkdir(parents=True)
+        (tmp_path / "loras" / name / f"{name}.safetensors").write_bytes(b"")
+    scandir = os.scandir
+
+    def scandir_late(folder: str | Path) -> Any:
+        if Path(folder).name == "moved":
+            Path(folder).rename(tmp_path / "elsewhere")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    assert list(files_in([tmp_path / "loras"])) == ["a"]
+    assert (tmp_path / "elsewhere").is_dir()
+
+
 def test_embeddings_act_as_whole_words_in_any_case_with_weights(embeddings: Path, root: Path) -> None:
     model = model_with(embeddings, root, "sd1")
 
