@@ -29,12 +29,13 @@ LEVELS = 1000
 # has 7. To multiply the latents instead (scaling_factor) would be the same noise, but velocities mix sample and noise
 # as if latents had a deviation of 1: the network then had to hand on every detail itself, and handed on a blur.
 BETAS, QUIETER = (0.00002, 0.0274), 16.0
-BLIND, BLINDED = 930, 0.5  # from this level up, that share of samples without a source is noise alone, as text-to-image
-# The least level of samples without a source: below it the ends of bridges are just the same. They are drawn as the
-# span's share u² below the top, since what a picture shows is decided where 20 steps take but five.
-UNBRIDGED, ABOVE = 500, 2.0
+BLIND, BLINDED = 930, 0.2  # from this level up, that share of samples without a source is noise alone, as text-to-image
+# The least level of samples without a source: below it the ends of bridges are just the same, and learnt there at 500
+# they tripled the error of bridges at 600 to 800. They are drawn as the span's share u² below the top, since what a
+# picture shows is decided where 20 steps take but four.
+UNBRIDGED, ABOVE = 780, 2.0
 LOWEST, HIGHEST = 60, 960  # starts of bridges
-USUAL = (430, 780)  # the starts that artists use most
+USUAL = (430, 850)  # the starts that artists use most
 RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew,
 HIGHER = 0.6  # drawn as a number from 0 to 1 to this power: at the upper end colours are taken least
 OVERSHOOT = 2.0  # how far beyond their end bridges lie at most
