@@ -33,7 +33,7 @@ BLIND, BLINDED = 930, 0.2  # from this level up, that share of samples without a
 # The least level of samples without a source: below it the ends of bridges are just the same, and learnt there at 500
 # they tripled the error of bridges at 600 to 800. They are drawn as the span's share u² below the top, since what a
 # picture shows is decided where 20 steps take but four.
-UNBRIDGED, ABOVE = 780, 2.0
+UNBRIDGED, ABOVE = 700, 2.0
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 850)  # the starts that artists use most
 RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew,

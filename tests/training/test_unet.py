@@ -27,6 +27,13 @@ def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None
     assert ways == pytest.approx({"render": 1, "ink": 17 / mean, "anime": 1 / mean, "flat": 4 / mean, "oil": 4 / mean})
 
 
+def test_few_scenes_of_named_poses_are_learnt_without_a_source() -> None:
+    facts = [{"pose": pose} for pose in ("standing", "dynamic pose", "walking")] * 200
+    known = unet.known_alone(facts)
+    assert known[:4] == [0, 2, 3, 5] and len(known) == unet.KNOWN_ALONE
+    assert unet.known_alone(facts[1:2]) == []
+
+
 def test_errors_count_more_where_another_colour_is_named_but_not_on_backdrops() -> None:
     shown = np.array([[Region.TOP, Region.TOP_SECOND], [Region.SKY, Region.HAIR]], np.uint8)
     assert unet.weights_of_places(shown, ("top", "sky")).tolist() == [[unet.RENAMED, 1], [1, 1]]
