@@ -27,6 +27,18 @@ def test_how_far_a_style_is_from_renders_is_measured_over_its_pictures() -> None
     assert ways == pytest.approx({"render": 1, "ink": 17 / mean, "anime": 1 / mean, "flat": 4 / mean, "oil": 4 / mean})
 
 
+def test_errors_count_more_where_a_style_leaves_marks() -> None:
+    render = np.zeros((4, 8, 8), np.float16)
+    line, tint = render.copy(), render + np.float16(0.5)
+    line[:, 3] = 2
+    weights = unet.weights_of_marks(line, render)
+    assert weights[3].tolist() == [1 + unet.MARKED * 8] * 8 and (np.delete(weights, 3, 0) == 1).all()
+    assert (unet.weights_of_marks(tint, render) == 1 + unet.MARKED).all(), "as far everywhere"
+    assert (unet.weights_of_marks(render, render) == 1).all()
+    line[:, 3, 1:] = 0
+    assert unet.weights_of_marks(line, render).max() == 1 + unet.MARKED * unet.MOST_MARKED
+
+
 def test_few_scenes_of_named_poses_are_learnt_without_a_source() -> None:
     facts = [{"pose": pose} for pose in ("standing", "dynamic pose", "walking")] * 200
     known = unet.known_alone(facts)
