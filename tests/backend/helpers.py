@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from backend.engine import Engine
 from backend.request import Request
@@ -31,3 +32,17 @@ def run(engine: Engine, request: Request) -> Picture:
     """Return the picture of a request."""
     pixels: Picture = engine.run(request, lambda share, text: None, lambda: False).pictures[0].pixels
     return pixels
+
+
+def departure(picture: Picture, source: Picture) -> float:
+    """Return how far a picture's lines and textures are from its source's (mean absolute difference, 0-255).
+
+    By how much a whole area's tint has changed counts for nothing: a style lightens a sky at low strengths already, and
+    out of much noise it may come back as it was.
+    """
+    fine = [pixels - _softened(pixels) for pixels in (picture, source)]
+    return float(np.abs(fine[0] - fine[1]).mean())
+
+
+def _softened(picture: Picture) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(8)), np.float32)
