@@ -30,9 +30,9 @@ LEVELS = 1000
 # as if latents had a deviation of 1: the network then had to hand on every detail itself, and handed on a blur.
 BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.2  # from this level up, that share of samples without a source is noise alone, as text-to-image
-# The least level of samples without a source: below it the ends of bridges are just the same, and learnt there at 500
-# they tripled the error of bridges at 600 to 800. They are drawn as the span's share u² below the top, since what a
-# picture shows is decided where 20 steps take but four.
+# The least level of samples without a source: below it the ends of bridges are just the same, and while most samples
+# were learnt so from 500 up, the error of bridges there doubled. They are drawn as the span's share u² below the top,
+# since what a picture shows is decided where 20 steps take but four.
 UNBRIDGED, ABOVE = 700, 2.0
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 850)  # the starts that artists use most
