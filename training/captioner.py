@@ -25,10 +25,18 @@ from transformers import BlipConfig, BlipForConditionalGeneration, PreTrainedTok
 from backend.models.interrogators import CAPTION_START, DEVIATION, MEAN
 from training.captions import WITHOUT_COLOUR, colourless_caption, full_caption
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed, trained
-from training.encode import KEPT_BACK
 from training.helpers import Helpers
 from training.optimiser import Together
-from training.pictures import COLOURINGS, REGIONS_SIDE, STYLES_EACH, Pictures, Whose, open_maps, open_pictures
+from training.pictures import (
+    COLOURINGS,
+    KEPT_BACK,
+    REGIONS_SIDE,
+    STYLES_EACH,
+    Pictures,
+    Whose,
+    open_maps,
+    open_pictures,
+)
 from training.reading import COLOURS, PART_SHOWN, PARTS, UNSAID, Pictured, mistold, sampled
 from training.regions import REGION_COUNT
 
@@ -184,8 +192,8 @@ class Lessons:
     def learn(self, step: int, process: int) -> Tensor:
         """Add to the gradients; return the losses of words and of patches."""
         rng = np.random.default_rng((SEED, step, process))
-        records = len(self.files()[0]) - KEPT_BACK
-        places = rng.integers((records, COLOURINGS, 1 + STYLES_EACH), size=(BATCH, 3)).tolist()
+        behind = (len(self.files()[0]), COLOURINGS, 1 + STYLES_EACH)
+        places = rng.integers((KEPT_BACK, 0, 0), behind, size=(BATCH, 3)).tolist()
         words, patches = self.wrong([Whose(*place) for place in places], [View.draw(rng) for _ in places])
         (words + patches).backward()  # type: ignore[no-untyped-call]
         return torch.stack([words, patches]).detach()
@@ -193,8 +201,7 @@ class Lessons:
     @torch.no_grad()
     def validate(self, model: BlipForConditionalGeneration) -> float:
         """Return how wrong the words of another state of the model are for pictures kept back."""
-        records = len(self.files()[0])
-        kept = [Whose(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(records - KEPT_BACK, records)]
+        kept = [Whose(i, i % COLOURINGS, i % (1 + STYLES_EACH)) for i in range(KEPT_BACK)]
         return float(replace(self, model=model).wrong(kept, [View()] * len(kept))[0])
 
 

@@ -30,10 +30,10 @@ from training.autoencoder import (
     to_tensor,
 )
 from training.checkpoints import QUICK_BFLOAT16, Averaged, Log, Stretch, smoothed
-from training.encode import KEPT_BACK, Latents, frozen, open_latents
+from training.encode import Latents, frozen, open_latents
 from training.helpers import Helpers
 from training.measures import SCALES
-from training.pictures import COLOURINGS, STYLES_EACH, Pictures, Whose, open_pictures
+from training.pictures import COLOURINGS, KEPT_BACK, STYLES_EACH, Pictures, Whose, open_pictures
 from training.results import Results, open_results
 from training.stylist import BLOCK
 
@@ -75,8 +75,8 @@ class Lessons:
             number = int(rng.integers(len(results.whose) - CHECKED))
             whose, whole, noise = results.whose[number], results.latents[number], 0.0
         else:
-            places = (len(latents) - KEPT_BACK, COLOURINGS, 1 + STYLES_EACH)
-            whose = Whose(*(int(rng.integers(count)) for count in places))
+            first, behind = (KEPT_BACK, 0, 0), (len(latents), COLOURINGS, 1 + STYLES_EACH)
+            whose = Whose(*rng.integers(first, behind).tolist())
             whole = latents.records[whose.record, whose.colouring, whose.style]
             noise = LATENT_NOISE * float(rng.random())
         truth = pictures.records[whose.record, whose.colouring, whose.style]

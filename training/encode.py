@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 LATENT = (4, REGIONS_SIDE, REGIONS_SIDE)
 RECORD = (COLOURINGS, 1 + STYLES_EACH, *LATENT)
-KEPT_BACK = 12  # last records, for the validation losses
 MEASURED = 40  # records whose latents set mean and deviation
 SILENT = -30.0  # log variance: the sampled latent equals its mean
 

@@ -18,9 +18,9 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from numpy.typing import NDArray
 
 from training.checkpoints import PRECISION
-from training.encode import KEPT_BACK, LATENT, open_latents
+from training.encode import LATENT, open_latents
 from training.export import pipeline
-from training.pictures import COLOURINGS, STYLES_EACH, Whose
+from training.pictures import COLOURINGS, KEPT_BACK, STYLES_EACH, Whose
 from training.reading import Pictured
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
             rng = np.random.default_rng((SEED, done))
             some = [
                 Whose(int(record), int(rng.integers(COLOURINGS)), int(rng.integers(1, 1 + STYLES_EACH)))
-                for record in rng.integers(len(latents) - KEPT_BACK, size=TOGETHER)
+                for record in rng.integers(KEPT_BACK, len(latents), size=TOGETHER)
             ]
             renders = np.stack([latents.records[one.record, one.colouring, 0] for one in some])
             pictures = [Pictured(latents.facts[one.record], one.colouring, one.style) for one in some]

@@ -15,7 +15,7 @@ pytest.importorskip("pytorch_msssim")
 from training import pictures, tiny  # noqa: E402
 from training.autoencoder import LAYERS, build, build_tiny, deepened, to_tensor  # noqa: E402
 from training.decoder import CHECKED, Lessons, unlike  # noqa: E402
-from training.encode import KEPT_BACK, RECORD, Latents  # noqa: E402
+from training.encode import RECORD, Latents  # noqa: E402
 from training.measures import similarity  # noqa: E402
 from training.results import Results  # noqa: E402
 from training.stylist import BLOCK  # noqa: E402
@@ -23,7 +23,7 @@ from training.stylist import BLOCK  # noqa: E402
 
 def files() -> tuple[pictures.Pictures, Latents, Results]:
     """Return pictures and latents whose values say where they are, and results that are such latents."""
-    records, count = KEPT_BACK + 2, CHECKED + 3
+    records, count = pictures.KEPT_BACK + 2, CHECKED + 3
     places = np.arange(64 * 64, dtype=np.float16).reshape(64, 64) % 251
     latents = np.broadcast_to(places, (records, *RECORD)).copy()
     latents[..., 1, :, :] = np.arange(records)[:, None, None, None, None]
@@ -31,7 +31,7 @@ def files() -> tuple[pictures.Pictures, Latents, Results]:
         np.uint8
     )
     bytes_[..., 1] = np.arange(records)[:, None, None, None, None]
-    whose = [pictures.Whose(number % 2, 1, 2) for number in range(count)]
+    whose = [pictures.Whose(pictures.KEPT_BACK + number % 2, 1, 2) for number in range(count)]
     drawn = np.stack([latents[one.record, one.colouring, one.style] for one in whose])
     nothing: list[dict[str, Any]] = [{}] * records
     maps = np.zeros((records, 64, 64), np.uint8)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,8 @@ pytest.importorskip("cv2")
 
 from training import unet
 from training.encode import RECORD, Latents
+from training.mixture import MIXTURES
+from training.pictures import KEPT_BACK, layouts
 from training.regions import Region
 
 
@@ -39,11 +44,34 @@ def test_errors_count_more_where_a_style_leaves_marks() -> None:
     assert unet.weights_of_marks(line, render).max() == 1 + unet.MARKED * unet.MOST_MARKED
 
 
-def test_few_scenes_of_named_poses_are_learnt_without_a_source() -> None:
-    facts = [{"pose": pose} for pose in ("standing", "dynamic pose", "walking")] * 200
-    known = unet.known_alone(facts)
-    assert known[:4] == [0, 2, 3, 5] and len(known) == unet.KNOWN_ALONE
-    assert unet.known_alone(facts[1:2]) == []
+def scene(number: int, pose: str, framing: str, azimuth: float = 0.0, props: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what of a scene's facts decides whether it is learnt without a source."""
+    return {"seed": number, "pose": pose, "framing": framing, "azimuth": azimuth, "props": list(props)}
+
+
+def test_one_layout_of_each_named_pose_and_framing_is_learnt_without_a_source() -> None:
+    kept = [scene(number, "standing", "full body") for number in range(KEPT_BACK)]
+    others = [
+        scene(12, "standing", "full body", -40.0),
+        scene(13, "standing", "full body", 5.0),
+        scene(14, "standing", "full body", 0.0, ("ball",)),
+        scene(15, "dynamic pose", "full body"),
+        scene(16, "standing", "portrait", 30.0),
+        scene(17, "kicking", "portrait"),
+        scene(18, "kicking", "upper body", 90.0),
+    ]
+    again = [scene(13, "standing", "full body", 5.0), scene(18, "kicking", "upper body", 90.0)]
+    assert layouts(others) == [13, 16, 18]
+    assert unet.known_alone(kept + others + again) == [13, 16, 18, 19, 20]
+
+
+def test_styles_that_are_recognised_least_are_drawn_more_often() -> None:
+    rng, styles = np.random.default_rng(2), ["ink", "watercolor", "anime", "flat"]
+    never = replace(MIXTURES["plain"], render_as_target=0.0)
+    drawn = np.bincount([unet.drawn_style(rng, styles, never) for _ in range(4000)], minlength=5)
+    assert drawn / 4000 == pytest.approx(np.array([0, 1, 2, 1.5, 1]) / 5.5, abs=0.03)
+    always = replace(never, render_as_target=1.0)
+    assert {unet.drawn_style(rng, styles, always) for _ in range(20)} == {0}
 
 
 def test_errors_count_more_where_another_colour_is_named_but_not_on_backdrops() -> None:
