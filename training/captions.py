@@ -174,6 +174,17 @@ def view(facts: dict[str, Any]) -> str:
     return "" if azimuth < 50 else "from the side" if azimuth < 125 else "from behind"
 
 
+def forms(facts: dict[str, Any], said: str) -> dict[str, str]:
+    """Return what a caption says of a picture's forms: pose, framing, view, hair and what legs wear, where it does."""
+    found = {}
+    of = {"pose": facts["pose"], "framing": facts["framing"], "view": view(facts), "hair": facts["hair"]}
+    for form, value in (of | {"bottom": facts["outfit"]["bottom"]}).items():
+        words = "|".join(map(re.escape, POSE_WORDS.get(value, (value,))))
+        if value and re.search(rf"\b(?:{words})\b", said):
+            found[form] = value
+    return found
+
+
 def background(facts: dict[str, Any], colours: dict[str, str]) -> str:
     """Return the words for the surroundings."""
     if facts["setting"] == "plain":

@@ -302,6 +302,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="share of the usual rates; a third to go on from a folder"
     )
+    parser.add_argument(
+        "--coarse",
+        type=float,
+        default=1.0,
+        help="how many times that the coarsest scale learns, which lays out",
+    )
     parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
     parser.add_argument("--recoloured", type=float, help="another share of sources in other colours than the mixture's")
     parser.add_argument("--alone", type=float, help="another share of whole pictures without a source")
@@ -324,9 +330,10 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     logger.info("%.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     model.eval()  # nothing drops out, and in training mode diffusers' blocks copy what their shortcuts read
     if options.words:
-        rng, alone = np.random.default_rng(SEED), options.init is not None
-        teach_words(model, readers, tokenizer, latents.facts[KEPT_BACK:], rng, options.words, alone)
-        average.module.load_state_dict(model.state_dict())
+        rng, held = np.random.default_rng(SEED), options.init is not None or stretch.step > 0
+        teach_words(model, readers, tokenizer, latents.facts[KEPT_BACK:], rng, options.words, held)
+        average.module.text.load_state_dict(model.text.state_dict())
+        average.module.unet.add_embedding.load_state_dict(model.unet.add_embedding.state_dict())
     average.module.share_memory()
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     eye = look(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
@@ -342,7 +349,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         loss, reading, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(options.rate * pace, pace)
+        optimiser.step(options.rate * pace, pace, options.coarse)
         average.update(model, stretch.step)
         torch.set_num_threads(1)
         stretch.samples += int(samples) * threads

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from transformers import CLIPTokenizer  # noqa: E402
 
 from training.denoiser import HEADS, build  # noqa: E402
-from training.reading import PARTS, UNSAID, Readers, Told, told_by  # noqa: E402
+from training.reading import FORMS, PARTS, UNSAID, Pictured, Readers, Told, told_by  # noqa: E402
 from training.regions import Region  # noqa: E402
 
 
@@ -21,6 +21,27 @@ def test_where_all_captions_are_empty_nothing_is_misread() -> None:
     with torch.no_grad():
         model(torch.zeros(2, 4, 8, 8), torch.tensor([500, 500]), told.tokens)
         assert float(readers.misread(told)) == 0
+
+
+def test_forms_are_told_where_a_caption_says_them() -> None:
+    facts = {
+        "pose": "arms raised",
+        "framing": "full body",
+        "azimuth": 130.0,
+        "hair": "ponytail",
+        "outfit": {"bottom": "skirt", "top": "sweater"},
+        "styles": ["ink"],
+        "colours": [dict.fromkeys(PARTS, "red")],
+    }
+    tokenizer = CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
+    said = "hands up, blue skirt, green ponytail hair, from behind", "arms raised, fullness, upper body, blue shorts"
+    told = told_by(tokenizer, list(said), [Pictured(facts, 0, 1)] * 2)
+    forms = told.whole[:, 1 + len(PARTS) :].tolist()
+    raised = FORMS["pose"].index("arms raised")
+    assert forms == [
+        [raised, UNSAID, 1, FORMS["hair"].index("ponytail"), FORMS["bottom"].index("skirt")],
+        [raised, UNSAID, UNSAID, UNSAID, UNSAID],
+    ]
 
 
 def test_a_watched_denoiser_draws_as_an_unwatched_one() -> None:
@@ -41,7 +62,7 @@ def test_a_place_shall_heed_the_words_for_its_part(top: int, bottom: int, wrong:
     words = torch.zeros(1, 5, 2, dtype=torch.int64)  # of no part, the top's, of no part, the bottom's, the end's
     words[0, 1, 0], words[0, 3, 0], words[0, 4] = 1 + PARTS.index("top"), 1 + PARTS.index("bottom"), UNSAID
     unsaid = torch.full((1, 1 + len(PARTS)), UNSAID)
-    told = Told(torch.zeros(1, 5, dtype=torch.int64), unsaid, words, unsaid)
+    told = Told(torch.zeros(1, 5, dtype=torch.int64), unsaid[:, :0], words, unsaid)
     regions = torch.full((1, 16, 16), int(Region.SKIN))  # which no word speaks of
     regions[:, :8], regions[:, 8:12] = int(Region.TOP), int(Region.BOTTOM)
     heeded = torch.zeros(HEADS, 4, 4, 5)  # places are 4 latents a side
