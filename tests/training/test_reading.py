@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from transformers import CLIPTokenizer  # noqa: E402
 
+from tests.training.drawn import facts  # noqa: E402
+from training.captions import full_caption  # noqa: E402
 from training.denoiser import HEADS, build  # noqa: E402
-from training.reading import FORMS, PARTS, UNSAID, Pictured, Readers, Told, told_by  # noqa: E402
+from training.pictures import STYLES_EACH, palettes  # noqa: E402
+from training.reading import FORMS, PARTS, UNSAID, Pictured, Readers, Told, moved, teach_words, told_by  # noqa: E402
 from training.regions import Region  # noqa: E402
+from training.stylist import PLAIN  # noqa: E402
 
 
 def test_where_all_captions_are_empty_nothing_is_misread() -> None:
@@ -24,7 +33,7 @@ def test_where_all_captions_are_empty_nothing_is_misread() -> None:
 
 
 def test_forms_are_told_where_a_caption_says_them() -> None:
-    facts = {
+    its = {
         "pose": "arms raised",
         "framing": "full body",
         "azimuth": 130.0,
@@ -35,7 +44,7 @@ def test_forms_are_told_where_a_caption_says_them() -> None:
     }
     tokenizer = CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
     said = "hands up, blue skirt, green ponytail hair, from behind", "arms raised, fullness, upper body, blue shorts"
-    told = told_by(tokenizer, list(said), [Pictured(facts, 0, 1)] * 2)
+    told = told_by(tokenizer, list(said), [Pictured(its, 0, 1)] * 2)
     forms = told.whole[:, 1 + len(PARTS) :].tolist()
     raised = FORMS["pose"].index("arms raised")
     assert forms == [
@@ -70,3 +79,31 @@ def test_a_place_shall_heed_the_words_for_its_part(top: int, bottom: int, wrong:
     for watch in readers.watched:
         watch.heeded = heeded.flatten(1, 2)
     assert float(readers.misheeded(regions, told)) == pytest.approx(wrong, abs=0.01)
+
+
+def test_words_that_a_unet_heeds_already_are_taught_without_moving_far() -> None:
+    tokenizer = CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
+    known: list[dict[str, Any]] = []
+    for number, pose in enumerate(("waving", "sitting", "t-pose", "kicking")):
+        its = facts(pose=pose)
+        first, second, changed = palettes(its, number, False)
+        known.append(its | {"styles": ["anime"] * STYLES_EACH, "hands": [asdict(PLAIN)] * STYLES_EACH})
+        known[-1] |= {"colours": [first.names, second.names], "changed": list(changed)}
+
+    def taught(held: bool, seconds: float = 4.0) -> tuple[float, float]:
+        torch.manual_seed(0)
+        model = build(tokenizer)
+        readers = Readers(model)
+        before = copy.deepcopy(model.text)
+        teach_words(model, readers, tokenizer, known, np.random.default_rng(1), seconds, held)
+        told: list[Pictured | None] = [Pictured(its, 0, 1) for its in known]
+        captions = [full_caption(its, its["colours"][0], "anime") for its in known]
+        with torch.no_grad():
+            said = told_by(tokenizer, captions, told)
+            words = model.text(said.tokens).last_hidden_state
+            model.unet.add_embedding(words)
+            return float(readers.misread(said)), float(moved(words, before(said.tokens).last_hidden_state))
+
+    untaught, near, free = taught(held=True, seconds=0.0), taught(held=True), taught(held=False)
+    assert near[1] < 0.5 * free[1]
+    assert near[0] < untaught[0] - 1
