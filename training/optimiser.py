@@ -17,7 +17,6 @@ from training.denoiser import FINER, Denoiser
 # Rates. The last convolution must reach velocities of five and more; the text encoder has been taught beforehand.
 MATRICES, REST, LAST, WORDS, READERS = 1e-3, 5e-4, 5e-3, 1e-4, 8e-4
 DECAY = 1e-3
-COARSE = ("down_blocks.2.", "up_blocks.0.", "mid_block.")
 KEPT = (".conv1.", ".conv2.", ".conv_shortcut.", "samplers.", "attentions.")  # whose filters keep their length
 
 
@@ -63,20 +62,17 @@ class Optimisers(Together):
         rest = first + [p for p in inner.values() if p.dim() == 1]
         parts = (rest, last, list(model.text.parameters()), list(readers.parameters()))
         groups = [{"params": part} for part in parts]  # every step sets the rates
-        named = list(zip(matrices, self._views, strict=True))
-        coarse = [view for name, view in named if name.startswith(COARSE)]
-        others = [view for name, view in named if not name.startswith(COARSE)]
         super().__init__(
-            torch.optim.Muon([{"params": others}, {"params": coarse}], weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(self._views, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=DECAY, fused=True),
         )
 
-    def step(self, pace: float, readers_pace: float, coarse: float = 1.0) -> None:
-        """Learn from the gradients, at shares of the usual rates; the coarsest scale's matrices `coarse` times that."""
+    def step(self, pace: float, readers_pace: float) -> None:
+        """Learn from the gradients, at shares of the usual rates."""
         for view, whole in zip(self._views, self._matrices, strict=True):
             view.grad = None if whole.grad is None else as_matrix(whole.grad)
         *groups, beside = (group for one in self._all for group in one.param_groups)
-        for group, rate in zip(groups, (MATRICES, MATRICES * coarse, REST, LAST, WORDS), strict=True):
+        for group, rate in zip(groups, (MATRICES, REST, LAST, WORDS), strict=True):
             group["lr"] = rate * pace
         beside["lr"] = READERS * readers_pace
         for one in self._all:

@@ -302,12 +302,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="share of the usual rates; a third to go on from a folder"
     )
-    parser.add_argument(
-        "--coarse",
-        type=float,
-        default=1.0,
-        help="how many times that the coarsest scale learns, which lays out",
-    )
     parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
     parser.add_argument("--recoloured", type=float, help="another share of sources in other colours than the mixture's")
     parser.add_argument("--alone", type=float, help="another share of whole pictures without a source")
@@ -349,7 +343,7 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         loss, reading, samples = helpers.step(stretch.step)
         torch.set_num_threads(threads)  # the others wait
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(options.rate * pace, pace, options.coarse)
+        optimiser.step(options.rate * pace, pace)
         average.update(model, stretch.step)
         torch.set_num_threads(1)
         stretch.samples += int(samples) * threads
