@@ -65,13 +65,6 @@ def save_scene(path: Path, scene: Scene) -> None:
     partial.rename(path)
 
 
-def load_facts(path: Path) -> dict[str, Any]:
-    """Read only what is known of one scene."""
-    with np.load(path) as stored:
-        facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
-    return facts
-
-
 def load_scene(path: Path) -> Scene:
     """Read one scene."""
     with np.load(path) as stored:

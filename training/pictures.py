@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from figure.poses import POSES
-from training.buffers import Scene, load_facts, load_scene, middles, scene_path, scene_paths
+from training.buffers import Scene, load_scene, middles, scene_path, scene_paths
 from training.captions import recolourable
 from training.guide import make_guide, render
 from training.regions import Palette, choose_palette, recoloured
@@ -212,7 +212,6 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
         append = partial(_append, workers, cache, (data, regions, dots, lines))
         if not append(range(done, options.count), range(done, options.count), options.wait):
             return
-        scenes = layouts(load_facts(scene_path(cache / "scenes", i)) for i in range(KEPT_BACK, options.count))
-        again = scenes * options.again
+        again = layouts(open_pictures(cache).facts[KEPT_BACK : options.count]) * options.again
         left = max(0, done - options.count)
         append(range(options.count + left, options.count + len(again)), again[left:], options.wait)

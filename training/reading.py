@@ -66,9 +66,7 @@ PART_SHOWN[[Region[part.upper()] for part in PARTS]] = 1 + torch.arange(len(PART
 # and those that don't heed the word for their part.
 MISREAD, MISSEEN, MISPAINTED, MISHEEDED = 0.3, 1.0, 2.0, 2.0
 RATE, WARM, CAPTIONS_A_STEP = 1.5e-3, 150, 64  # of the words alone; WARM in steps
-# Where a UNet has learnt to heed the words already: the share of that rate, and how much it counts, as a share of their
-# variance, that they leave what they were.
-HELD_RATE, HELD = 1.0, 5.0
+HELD = 5.0  # what counts how far words move that a UNet heeds already, as a share of their variance
 
 
 @dataclass
@@ -264,10 +262,9 @@ def teach_words(
 
     Held, the words and prompts that the UNet takes in stay near to what they are, for one that heeds them already.
     """
-    beside, prompted = [readers.said, readers.parts, readers.colours], [model.text, model.unet.add_embedding]
-    rates = RATE, RATE * (HELD_RATE if held else 1)
-    groups = [{"params": [p for part in parts for p in part.parameters()]} for parts in (beside, prompted)]
-    optimiser = torch.optim.AdamW(groups, weight_decay=1e-3)
+    prompted = [model.text, model.unet.add_embedding]
+    taught = [readers.said, readers.parts, readers.colours, *prompted]
+    optimiser = torch.optim.AdamW([p for part in taught for p in part.parameters()], lr=RATE, weight_decay=1e-3)
     text, embedding = copy.deepcopy(prompted)
     began, running, step = time.monotonic(), 0.0, 0
     while (spent := time.monotonic() - began) < seconds:
@@ -287,12 +284,10 @@ def teach_words(
                 words_before = text(told.tokens[:, :longest]).last_hidden_state
                 prompts_before = embedding(words_before)
             loss = wrong + HELD * (moved(words, words_before) + moved(prompts, prompts_before))
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
+        optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        for group in optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
         optimiser.step()
         step += 1
         running = smoothed(running, wrong, 0.05)
