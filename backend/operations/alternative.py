@@ -70,8 +70,9 @@ def find_noise(model: Model, latents: torch.Tensor, settings: Alternative, plan:
 
     Euler's ordinary differential equation dx/dσ = (x − x0)/σ, x0 as predicted under the original prompt at the decode
     CFG scale, is followed upwards from σ = 0 to the level that the plan's first step starts at. Each step is predicted
-    at the level it leads to, as the step down from there will be. What is left over the latents there, divided by that
-    level, is the noise.
+    at the level it leads to, and close to where it leads, as the step down from there will be: with the original prompt
+    and as many steps the input comes back. What is left over the latents at the end, divided by that level, is the
+    noise.
     """
     pipe = model.pipe
     scheduler = build_scheduler(SAMPLER, settings.schedule, model.noise_schedule, (), model.native)
@@ -114,9 +115,18 @@ def rising_levels(scheduler: Any, plan: StepPlan, steps: int) -> list[Level]:
 
 
 def climb(scheduler: Any, levels: list[Level]) -> None:
-    """Make a scheduler of the Euler kind lead an image-to-image pipeline from its latents up these noise levels."""
+    """Make a scheduler of the Euler kind lead an image-to-image pipeline from its latents up these noise levels.
+
+    A step up undoes one down where both follow the slope at their upper end, which isn't known yet: the slope before
+    leads there closely enough.
+    """
     kind = scheduler.config.prediction_type
     place = 0
+    slope_before: torch.Tensor | float = 0.0
+    ahead = torch.empty(0)  # where the model is asked for the slope
+
+    def rise() -> float:
+        return levels[place][0] - (levels[place - 1][0] if place else 0.0)
 
     def set_timesteps(num_inference_steps: int, device: Any = None) -> None:
         scheduler.timesteps = torch.tensor([timestep for _, timestep in levels], device=device)
@@ -125,14 +135,16 @@ def climb(scheduler: Any, levels: list[Level]) -> None:
         return samples
 
     def scale_model_input(sample: torch.Tensor, timestep: Any) -> torch.Tensor:
-        return sample / math.hypot(1, levels[place][0])
+        nonlocal ahead
+        ahead = sample + slope_before * rise()
+        return ahead / math.hypot(1, levels[place][0])
 
     def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
-        nonlocal place
-        sigma = levels[place][0]
-        before = levels[place - 1][0] if place else 0.0
+        nonlocal place, slope_before
+        slope_before = slope(kind, model_output, ahead, levels[place][0])
+        risen = sample + slope_before * rise()
         place += 1
-        return (sample + slope(kind, model_output, sample, sigma) * (sigma - before),)
+        return (risen,)
 
     scheduler.set_timesteps = set_timesteps
     scheduler.add_noise = add_noise

@@ -268,19 +268,19 @@ def test_each_line_is_a_picture_of_its_own_settings(picture: Picture) -> None:
 
 
 def test_the_found_noise_leads_back_to_the_input(engine: Engine, picture: Picture) -> None:
-    # What is left is the error of Euler's steps: with 16, 32, 64 and 128 of them 19, 13.7, 9 and 5.7.
-    settings: dict[str, Any] = {**FEW, "steps": 96, "cfg_scale": 1.0, "denoising_strength": 1.0, "sampler": "Euler"}
+    # Were each slope taken where its step starts, not where it leads, 0.57 would be left with 20 steps, 0.23 with 96.
+    settings: dict[str, Any] = {**FEW, "steps": 20, "cfg_scale": 1.0, "denoising_strength": 1.0, "sampler": "Euler"}
     unchanged = single(engine, Img2Img(**{**settings, "denoising_strength": 0.01}), picture)
     random_noise = single(engine, Img2Img(**settings), picture)
     found = output(
         engine,
-        Alternative(**settings, original_prompt=FEW["prompt"], decode_steps=96, decode_cfg_scale=1.0),
+        Alternative(**settings, original_prompt=FEW["prompt"], decode_steps=20, decode_cfg_scale=1.0),
         picture,
     )
     floor, far, near = (
         np.abs(one.astype(int) - picture).mean() for one in (unchanged, random_noise, found.pictures[0].pixels)
     )
-    assert near < floor + 0.25 * (far - floor)
+    assert near < floor + 0.12 * (far - floor)
     assert found.notice == ""
 
 
