@@ -144,7 +144,7 @@ def _follow(job: Job) -> Job:
 
 def look_for_leftovers() -> None:
     """Look for jobs that were left behind; the panel is drawn anew with what is found."""
-    leftovers.look()
+    leftovers.look(queue().root)
     _state.looking = True
     _start_timer()
 

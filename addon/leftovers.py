@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 from ..backend.queue import Leftover, leftovers, tidy
-from .preferences import jobs_folder
 
 
 class _State:
@@ -31,13 +30,14 @@ def forget(left: Leftover) -> None:
     _state.offers = [offer for offer in _state.offers if offer.job != left.job]
 
 
-def look() -> None:
-    """Look for jobs that were left behind, and remove the oldest that have ended; is_looking() tells when it's done."""
+def look(root: Path) -> None:
+    """Look for jobs that were left behind in a folder of jobs, and remove the oldest that have ended.
+
+    is_looking() tells when it's done.
+    """
     _state.again = True
     if not is_looking():
-        _state.thread = threading.Thread(
-            target=_look, args=(jobs_folder(),), name="viewport-diffusion-look", daemon=True
-        )
+        _state.thread = threading.Thread(target=_look, args=(root,), name="viewport-diffusion-look", daemon=True)
         _state.thread.start()
 
 

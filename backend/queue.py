@@ -1,7 +1,7 @@
 """The queue on disk: in which order jobs wait, whose they are, and what a session that died has left behind.
 
 In the folder of all jobs, beside the jobs' own folders:
-    queue-SESSION.json    the ids of the jobs that wait, in order
+    queue-SESSION.json    the ids of the jobs that wait, in order, after some that wait no more
     queue-SESSION.lock    locked by the session's process as long as it lives; the system unlocks it at its death
     queue-SESSION.log     the last words of the session's worker
 and in each job's folder an empty file owner-SESSION. Taking a job over is renaming that file: of two that try at once
@@ -102,12 +102,13 @@ class JobQueue:
         self._save()
 
     def take(self) -> Path | None:
-        """Return the folder of the next job, which waits no more; None while there is none or the queue is paused."""
+        """Return the folder of the next job, which waits no more; None while there is none or the queue is paused.
+
+        The file still names it: its own log tells that it has begun, and the others' order is the same.
+        """
         if self.paused or not self._waiting:
             return None
-        job = self._waiting.pop(0)
-        self._save()
-        return self.folder(job)
+        return self.folder(self._waiting.pop(0))
 
     def put_back(self, job: str) -> None:
         """Let a job that was taken but never began wait again, as the first."""
