@@ -21,6 +21,7 @@ STAGES = {
     "halftone": "teach the frozen autoencoder half-tone",
     "encode": "turn the pictures into latents",
     "unet": "train UNet and text encoder on latents",
+    "layout": "teach the UNet's coarsest scale to lay out a figure from words alone",
     "mean": "put the UNet between two of its checkpoints",
     "results": "draw the model's own results from renders",
     "decoder": "train the decoder to finish those results",

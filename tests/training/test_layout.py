@@ -1,0 +1,105 @@
+"""What teaches the coarsest scale to lay out a picture, on a fresh denoiser and small latents."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from transformers import CLIPTokenizer  # noqa: E402
+
+from training.bridge import Levels  # noqa: E402
+from training.denoiser import CHANNELS, Denoiser, build  # noqa: E402
+from training.layout import SEEN, Coarsest, Lessons, Made, handed_down, heard, joined, made_of, waves  # noqa: E402
+from training.reading import told_by  # noqa: E402
+from training.samples import Batch  # noqa: E402
+
+SIDE = 16  # latents
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
+
+
+@pytest.fixture
+def model(tokenizer: CLIPTokenizer) -> Denoiser:
+    torch.manual_seed(3)
+    return build(tokenizer).eval()
+
+
+def batch(tokenizer: CLIPTokenizer, bridged: bool) -> Batch:
+    """Return two samples of the highest level, with a source or without one."""
+    generator = torch.Generator().manual_seed(5)
+    target, source = torch.randn(2, 2, 4, SIDE, SIDE, generator=generator)
+    level, yes = torch.tensor([990, 990]), torch.tensor([bridged, bridged])
+    levels = Levels(level, torch.ones(2), yes, ~yes)
+    captions = ["ink drawing of a girl, waving", "oil painting of a man"]
+    told = told_by(tokenizer, captions, [None, None])
+    ones = torch.ones(2, 1, SIDE, SIDE)
+    return Batch(target, source, levels, ones[:, 0].long(), told, ~yes, captions, ones)
+
+
+def test_the_coarsest_scale_alone_makes_what_it_makes_in_the_whole_network(
+    model: Denoiser, tokenizer: CLIPTokenizer
+) -> None:
+    seen: list[Any] = []
+    model.unet.up_blocks[0].upsamplers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    tokens = told_by(tokenizer, ["ink drawing of a girl"] * 2, [None, None]).tokens
+    sample, level = torch.randn(2, 4, SIDE, SIDE), torch.tensor([900, 400])
+    with torch.no_grad():
+        words, embedding = heard(model, tokens, level)
+        model.unet(sample, level, words)
+        here = Coarsest(model)(handed_down(model, sample, embedding), embedding, words)
+    torch.testing.assert_close(here[-1], seen[0])
+    assert [of.shape[1] for of in here] == [CHANNELS[-1]] * 3
+
+
+def test_of_noise_it_shall_make_what_it_makes_of_the_picture_and_of_renders_what_it_makes_now(
+    model: Denoiser, tokenizer: CLIPTokenizer
+) -> None:
+    stays, alone = batch(tokenizer, True), batch(tokenizer, False)
+    for given, level in ((stays, 990), (alone, SEEN)):
+        torch.manual_seed(7)
+        made = made_of(model, given)
+        assert made.level.tolist() == [990, 990]
+        torch.manual_seed(7)
+        noise = torch.randn_like(given.target)
+        shown = copy.deepcopy(given)
+        if given is alone:
+            noise = torch.randn_like(given.target)  # the next one: the first has buried the picture
+            shown.levels = Levels(torch.tensor([level] * 2), torch.ones(2), ~stays.levels.blind, stays.levels.blind)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            words, embedding = heard(model, given.told.tokens, torch.tensor([level] * 2))
+            expected = Coarsest(model)(handed_down(model, shown.sample(noise), embedding), embedding, words)[-1]
+        torch.testing.assert_close(made.goal.float(), expected.float(), atol=0.05, rtol=0.05)
+
+
+def test_it_learns_its_goals_and_nothing_else_moves(model: Denoiser, tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(1)
+    stays = joined([made_of(model, batch(tokenizer, True))] * 8)
+    alone = joined([made_of(model, batch(tokenizer, False))] * 8)
+    lessons, before = Lessons(model, alone, stays), copy.deepcopy(model.state_dict())
+
+    def far(made: Made) -> float:
+        with torch.no_grad():
+            return float(lessons.errors(made)[0].mean())
+
+    at_first = far(alone)
+    assert far(stays) == pytest.approx(0, abs=0.01)
+    lessons.learn(8)
+    assert far(alone) < 0.5 * at_first and far(stays) < 0.5 * at_first
+    moved = {name for name, part in model.state_dict().items() if not torch.equal(part, before[name])}
+    coarse = ("unet.down_blocks.2.", "unet.mid_block.", "unet.up_blocks.0.")
+    assert moved and all(name.startswith(coarse) for name in moved)
+
+
+def test_every_place_has_waves_of_its_own() -> None:
+    found = waves(16)
+    assert found.mean((1, 2)).abs().max() < 1e-5
+    torch.testing.assert_close(found.std((1, 2)), torch.ones(len(found)))
+    places = found.flatten(1).T
+    assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.3
