@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 SEED = 21
 ALONE = replace(FINISH, alone=1.0, empty=0.0, junk_only=0.0)  # what shall be laid out
 BRIDGED = replace(FINISH, alone=0.0)  # what shall stay
-NOISY = 900  # the level from which on samples without a source are learnt from: below it their picture is to be seen
+NOISY = 850  # the level from which on samples without a source are learnt from: below it their picture is to be seen
 SEEN = 550  # the level at which the picture itself is shown
 A_BATCH, MADE_AT_ONCE = 32, 16
 SHARE_ALONE = 0.85  # of a batch
@@ -235,7 +235,6 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     torch.manual_seed(SEED)
     stored, tokenizer = trained(cache, "unet"), CLIPTokenizer.from_pretrained(cache / "tokenizer")
     model = build(tokenizer)
-    convert_conv2d_weight_memory_format(model, torch.channels_last)  # as the filters' lengths are counted
     model.load_state_dict(stored["average"])
     latents = open_latents(cache)
 
@@ -244,8 +243,10 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
 
     lessons = Lessons(model.eval(), made(ALONE, options.alone), made(BRIDGED, options.stays))
     lessons.learn(options.seconds)
+    # Filters keep the lengths that they have grown to here; they are counted as the unet stage lays them out. Learning
+    # so, torch 2.13's gradients of group norms crashed.
+    convert_conv2d_weight_memory_format(model, torch.channels_last)
     weights = model.state_dict()
-    # Filters keep the lengths that they have grown to here.
     optimiser = stored["optimiser"] | {"lengths": Optimisers(model, Readers(model)).state_dict()["lengths"]}
     (cache / "unet.pt").replace(cache / f"unet_{stored['step']}.pt")
     average = {name: part.clone() for name, part in weights.items()}

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from transformers import CLIPTokenizer  # noqa: E402
 
+from tests.training.drawn import facts  # noqa: E402
+from training import checkpoints, layout  # noqa: E402
 from training.bridge import Levels  # noqa: E402
 from training.denoiser import CHANNELS, Denoiser, build  # noqa: E402
+from training.encode import RECORD  # noqa: E402
 from training.layout import SEEN, Coarsest, Lessons, Made, handed_down, heard, joined, made_of, waves  # noqa: E402
-from training.reading import told_by  # noqa: E402
+from training.optimiser import Optimisers  # noqa: E402
+from training.pictures import KEPT_BACK, REGIONS_SIDE, STYLES_EACH  # noqa: E402
+from training.reading import Readers, told_by  # noqa: E402
+from training.regions import choose_palette  # noqa: E402
 from training.samples import Batch  # noqa: E402
+from training.stylist import PLAIN, STYLES  # noqa: E402
 
 SIDE = 16  # latents
+FOLDER = Path("backend/models/embedded")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained("backend/models/embedded/tokenizer")
+    return CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
 
 
 @pytest.fixture
@@ -103,3 +117,37 @@ def test_every_place_has_waves_of_its_own() -> None:
     torch.testing.assert_close(found.std((1, 2)), torch.ones(len(found)))
     places = found.flatten(1).T
     assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.3
+
+
+def stored_records(cache: Path, count: int) -> None:
+    """Write so many records of noise, of one scene, as the stages before leave them."""
+    rng = np.random.default_rng(8)
+    (cache / "latents.f16").write_bytes(rng.normal(size=(count, *RECORD)).astype(np.float16).tobytes())
+    for name in ("regions", "dots"):
+        (cache / f"{name}.u8").write_bytes(bytes(count * REGIONS_SIDE**2))
+    colours = choose_palette(rng, "tan", True).names
+    known = {"colours": [colours, colours], "styles": list(STYLES)[:STYLES_EACH], "changed": []}
+    known |= {"hands": [asdict(PLAIN)] * STYLES_EACH, "seed": 3}
+    (cache / "pictures.jsonl").write_text(f"{json.dumps(facts() | known)}\n" * count)
+
+
+def test_the_stage_replaces_the_checkpoint_and_keeps_the_one_before(tmp_path: Path, model: Denoiser) -> None:
+    stored_records(tmp_path, KEPT_BACK + 1)
+    shutil.copytree(FOLDER / "tokenizer", tmp_path / "tokenizer")
+    torch.nn.utils.memory_format.convert_conv2d_weight_memory_format(model, torch.channels_last)
+    readers = Readers(model)
+    weights = {name: part.clone() for name, part in model.state_dict().items()}
+    state = {"model": weights, "average": weights, "optimiser": Optimisers(model, readers).state_dict()}
+    before = state | {"beside": readers.state_dict(), "step": 40, "samples": 700, "spent": 9.0}
+    checkpoints.save(tmp_path / "unet.pt", before)
+    layout.run(tmp_path, 2, argparse.Namespace(seconds=2, alone=16, stays=16))
+    now, kept = (torch.load(tmp_path / name, weights_only=False) for name in ("unet.pt", "unet_40.pt"))
+    assert now["step"] == 40 and now["samples"] == 700
+    for name, part in weights.items():
+        assert torch.equal(kept["average"][name], part) and torch.equal(now["model"][name], now["average"][name])
+    coarse, finer = "unet.mid_block.resnets.0.conv1.weight", "unet.down_blocks.0.resnets.0.conv1.weight"
+    assert torch.equal(now["average"][finer], weights[finer]) and not torch.equal(
+        now["average"][coarse], weights[coarse]
+    )
+    lengths = [torch.stack(one["optimiser"]["lengths"]) for one in (now, kept)]
+    assert lengths[0].shape == lengths[1].shape and not torch.equal(*lengths)
