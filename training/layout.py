@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 SEED = 21
 ALONE = replace(FINISH, alone=1.0, empty=0.0, junk_only=0.0)  # what shall be laid out
 BRIDGED = replace(FINISH, alone=0.0)  # what shall stay
-NOISY = 850  # the level from which on samples without a source are learnt from: below it their picture is to be seen
+NOISY = 900  # the level from which on samples without a source are learnt from: below it their picture is to be seen
 SEEN = 550  # the level at which the picture itself is shown
 A_BATCH, MADE_AT_ONCE = 32, 16
 SHARE_ALONE = 0.85  # of a batch
