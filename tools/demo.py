@@ -25,8 +25,8 @@ from backend.request import Array  # noqa: E402
 
 OUTPUT = ROOT / "demo"
 POSE = "Dancing"
-PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, light blue background"
-NEW_GARMENT = "a woman, dancing, plain red t-shirt, blue trousers, short red hair, light blue background"
+PROMPT = "a woman, dancing, striped red t-shirt, blue trousers, short red hair, beige ground, light blue sky"
+NEW_GARMENT = "a woman, dancing, plain red t-shirt, blue trousers, short red hair, beige ground, light blue sky"
 CFG = 1.4
 SAMPLER = "Euler"
 DENOISING = 0.5
