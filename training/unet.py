@@ -14,13 +14,7 @@ from torch import Tensor
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTokenizer
 
-from training.bridge import (
-    SIGMA,
-    Levels,
-    aim,
-    clean,
-    shares,
-)
+from training.bridge import SIGMA, Levels, aim, clean, shares
 from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build, grown
 from training.encode import open_latents
