@@ -76,6 +76,25 @@ def trained(cache: Path, stage: str) -> dict[str, Any]:
     return stored
 
 
+def replace_trained(cache: Path, stage: str, stored: dict[str, Any], parts: dict[str, Any]) -> Path:
+    """Write a stage's checkpoint with other parts; return where the one before is kept, beside it as STAGE_STEP.pt."""
+    kept = cache / f"{stage}_{stored['step']}.pt"
+    (cache / f"{stage}.pt").replace(kept)
+    save(cache / f"{stage}.pt", stored | parts)
+    return kept
+
+
+def paced(seconds: float, warm: int) -> Iterator[tuple[int, float]]:
+    """Yield steps, from 1, for so many seconds, each with its share of a rate.
+
+    The share rises over the first `warm` steps and falls to nothing in the last third of the time.
+    """
+    began, step = time.monotonic(), 0
+    while (spent := time.monotonic() - began) < seconds:
+        step += 1
+        yield step, min(1.0, step / warm, 3 * (1 - spent / seconds))
+
+
 class Stretch:
     """One stretch of a training that goes on over many: its clock, its checkpoints and its end.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTokenizer
 
 from training.bridge import shares
-from training.checkpoints import QUICK_BFLOAT16, Averaged, save, smoothed, trained
+from training.checkpoints import QUICK_BFLOAT16, Averaged, paced, replace_trained, smoothed, trained
 from training.denoiser import CHANNELS, Denoiser, build, in_turn
 from training.encode import open_latents
 from training.mixture import FINISH, Mixture
@@ -81,10 +80,10 @@ def heard(model: Denoiser, tokens: Tensor, level: Tensor) -> tuple[Tensor, Tenso
 
 def handed_down(model: Denoiser, sample: Tensor, embedding: Tensor) -> Tensor:
     """Return the features that the finer scales make of a sample (N×4×H×W)."""
-    features = model.unet.conv_in(sample)
+    features: Tensor = model.unet.conv_in(sample)
     for block in model.unet.down_blocks[:-1]:
         features, _ = block(hidden_states=features, temb=embedding)
-    return torch.as_tensor(features)
+    return features
 
 
 @dataclass
@@ -205,18 +204,17 @@ class Lessons:
         average = Averaged(self.coarsest, 0.995)
         optimiser = torch.optim.AdamW([*learnt, *self.places.parameters()], lr=RATE, betas=(0.9, 0.98), weight_decay=0)
         generator = torch.Generator().manual_seed(SEED)
-        began, running, step = time.monotonic(), 0.0, 0
-        while (spent := time.monotonic() - began) < seconds:
+        running = 0.0
+        for step, pace in paced(seconds, WARM):
             loss = self.wrong(generator)
             for group in optimiser.param_groups:
-                group["lr"] = RATE * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
+                group["lr"] = RATE * pace
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimiser.step()
-            average.update(self.coarsest, step)
+            average.update(self.coarsest, step - 1)
             running = smoothed(running, loss)
-            step += 1
             if step % 50 == 0:
                 logger.info("layout: step %d, loss %.3f", step, running)
         self.coarsest.load_state_dict(average.module.state_dict())
@@ -248,6 +246,4 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     weights = model.state_dict()
     optimiser = stored["optimiser"] | {"lengths": Optimisers(model, Readers(model)).state_dict()["lengths"]}
-    (cache / "unet.pt").replace(cache / f"unet_{stored['step']}.pt")
-    average = {name: part.clone() for name, part in weights.items()}
-    save(cache / "unet.pt", stored | {"model": weights, "average": average, "optimiser": optimiser})
+    replace_trained(cache, "unet", stored, {"model": weights, "average": weights, "optimiser": optimiser})

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoints import load, save, trained
+from training.checkpoints import load, replace_trained, trained
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,5 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     if other is None:
         raise FileNotFoundError(f"There is no checkpoint {options.other}.")
     mixed: dict[str, Any] = {part: between(stored[part], other[part], options.share) for part in ("model", "average")}
-    kept = cache / f"unet_{stored['step']}.pt"
-    (cache / "unet.pt").replace(kept)
-    save(cache / "unet.pt", stored | mixed)
+    kept = replace_trained(cache, "unet", stored, mixed)
     logger.info("unet.pt is %g of %s and the rest of %s", options.share, options.other, kept)

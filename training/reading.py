@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +23,7 @@ from transformers import CLIPTokenizer
 
 from figure.poses import POSES
 from training.captions import caption, forms, phrases
-from training.checkpoints import smoothed
+from training.checkpoints import paced, smoothed
 from training.denoiser import CHANNELS, HEADS, TEXT_WIDTH, TIME_WIDTH, Denoiser, in_turn
 from training.pictures import COLOURINGS, STYLES_EACH
 from training.regions import BACKDROP, CLOTH, GROUND, HAIR, REGION_COUNT, Region
@@ -266,8 +265,8 @@ def teach_words(
     taught = [readers.said, readers.parts, readers.colours, *prompted]
     optimiser = torch.optim.AdamW([p for part in taught for p in part.parameters()], lr=RATE, weight_decay=1e-3)
     text, embedding = copy.deepcopy(prompted)
-    began, running, step = time.monotonic(), 0.0, 0
-    while (spent := time.monotonic() - began) < seconds:
+    running = 0.0
+    for step, pace in paced(seconds, WARM):
         some = rng.integers(len(known), size=CAPTIONS_A_STEP)
         pictures: list[Pictured | None] = [
             Pictured(known[i], int(rng.integers(COLOURINGS)), int(rng.integers(1 + STYLES_EACH))) for i in some
@@ -284,12 +283,11 @@ def teach_words(
                 words_before = text(told.tokens[:, :longest]).last_hidden_state
                 prompts_before = embedding(words_before)
             loss = wrong + HELD * (moved(words, words_before) + moved(prompts, prompts_before))
-        optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARM, 3 * (1 - spent / seconds))
+        optimiser.param_groups[0]["lr"] = RATE * pace
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
         optimiser.step()
-        step += 1
         running = smoothed(running, wrong, 0.05)
         if step % 50 == 0:
             logger.info("words: step %d, misread %.3f, held by %.3f", step, running, float((loss - wrong).detach()))

@@ -121,9 +121,12 @@ class Samples:
     """What samples are drawn from, in the shares of a mixture."""
 
     def __init__(self, tokenizer: CLIPTokenizer, latents: Latents, mixture: Mixture) -> None:
-        self.latents = latents
-        self._tokenizer, self._mixture = tokenizer, mixture
-        self._known, self._ways = known_alone(latents.facts), ways_from_render(latents)
+        self._tokenizer, self._mixture, self._ways = tokenizer, mixture, ways_from_render(latents)
+        self.draw_from(latents)
+
+    def draw_from(self, latents: Latents) -> None:
+        """Draw from these from now on, which are the same and more."""
+        self.latents, self._known = latents, known_alone(latents.facts)
 
     def draw(self, rng: np.random.Generator, records: range, count: int, size: int) -> Batch:
         """Draw samples of `count` pictures; a source in other colours makes the caption say the target's."""

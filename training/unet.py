@@ -84,8 +84,10 @@ class Lessons:
 
     def opened(self, step: int) -> Samples:
         """Return what samples are drawn from; now and then it looks whether there is more."""
-        if self.samples is None or step % 200 == 0:
+        if self.samples is None:
             self.samples = Samples(self.tokenizer, open_latents(self.cache), self.mixture)
+        elif step % 200 == 0:
+            self.samples.draw_from(open_latents(self.cache))
         return self.samples
 
     def learn(self, step: int, process: int) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from training.buffers import SIZE, Scene
-from training.regions import Region
+from training.pictures import STYLES_EACH
+from training.regions import Region, choose_palette
+from training.stylist import STYLES
 from training.wardrobe import choose_outfit
 
 
@@ -28,6 +31,13 @@ def facts(**changes: object) -> dict[str, object]:
         "azimuth": 0.0,
     }
     return known | changes
+
+
+def known(**changes: object) -> dict[str, Any]:
+    """Return what is known of a record of its pictures, with changes."""
+    colours = choose_palette(np.random.default_rng(1), "tan", True).names
+    styles = list(STYLES)[:STYLES_EACH]
+    return facts(**changes) | {"colours": [colours, colours], "styles": styles, "changed": []}
 
 
 def scene() -> Scene:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,20 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("cv2")
 
-from tests.training.drawn import facts, scene  # noqa: E402
+from tests.training.drawn import known, scene  # noqa: E402
 from training import captioner, pictures  # noqa: E402
 from training.captions import full_caption  # noqa: E402
 from training.evaluate import Case  # noqa: E402
 from training.evaluate_captioner import marks  # noqa: E402
 from training.reading import PARTS, UNSAID, Pictured  # noqa: E402
-from training.regions import Region, choose_palette  # noqa: E402
-from training.stylist import STYLES  # noqa: E402
-
-
-def known(**changes: object) -> dict[str, Any]:
-    colours = choose_palette(np.random.default_rng(1), "tan", True).names
-    styles = list(STYLES)[: pictures.STYLES_EACH]
-    return facts(**changes) | {"colours": [colours, colours], "styles": styles, "changed": []}
+from training.regions import Region  # noqa: E402
 
 
 def test_words_put_together_again_are_the_sentence() -> None:

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from transformers import CLIPTokenizer  # noqa: E402
 
-from tests.training.drawn import facts  # noqa: E402
+from tests.training.drawn import known  # noqa: E402
 from training import checkpoints, layout  # noqa: E402
 from training.bridge import Levels  # noqa: E402
 from training.denoiser import CHANNELS, Denoiser, build  # noqa: E402
@@ -26,9 +26,8 @@ from training.layout import SEEN, Coarsest, Lessons, Made, handed_down, heard, j
 from training.optimiser import Optimisers  # noqa: E402
 from training.pictures import KEPT_BACK, REGIONS_SIDE, STYLES_EACH  # noqa: E402
 from training.reading import Readers, told_by  # noqa: E402
-from training.regions import choose_palette  # noqa: E402
 from training.samples import Batch  # noqa: E402
-from training.stylist import PLAIN, STYLES  # noqa: E402
+from training.stylist import PLAIN  # noqa: E402
 
 SIDE = 16  # latents
 FOLDER = Path("backend/models/embedded")
@@ -125,10 +124,8 @@ def stored_records(cache: Path, count: int) -> None:
     (cache / "latents.f16").write_bytes(rng.normal(size=(count, *RECORD)).astype(np.float16).tobytes())
     for name in ("regions", "dots"):
         (cache / f"{name}.u8").write_bytes(bytes(count * REGIONS_SIDE**2))
-    colours = choose_palette(rng, "tan", True).names
-    known = {"colours": [colours, colours], "styles": list(STYLES)[:STYLES_EACH], "changed": []}
-    known |= {"hands": [asdict(PLAIN)] * STYLES_EACH, "seed": 3}
-    (cache / "pictures.jsonl").write_text(f"{json.dumps(facts() | known)}\n" * count)
+    line = json.dumps(known(hands=[asdict(PLAIN)] * STYLES_EACH, seed=3))
+    (cache / "pictures.jsonl").write_text(f"{line}\n" * count)
 
 
 def test_the_stage_replaces_the_checkpoint_and_keeps_the_one_before(tmp_path: Path, model: Denoiser) -> None:
