@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import bpy
 
+GPU_SCENE = "Viewport Diffusion GPU"  # the scene of a tiny render that starts the graphics driver
+
 
 def eevee() -> str:
     """Return the id of EEVEE: it lost its "NEXT" in 5.0."""
     return "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
 
 
-def start_gpu(scene: bpy.types.Scene) -> None:
-    """Make the gpu module usable without a window: by 5.2's own call, before that by a tiny Workbench render."""
+def start_gpu() -> None:
+    """Make the gpu module usable without a window: by 5.2's own call, before that by a tiny Workbench render.
+
+    That is of a scene of its own, so that none of the artist's needs a camera for it or loses a render by it.
+    """
     import gpu
 
     if not bpy.app.background:
@@ -19,11 +24,30 @@ def start_gpu(scene: bpy.types.Scene) -> None:
     if hasattr(gpu, "init"):
         gpu.init()
         return
-    from .scene.state import changed
-
-    render = scene.render
-    with changed(render, engine="BLENDER_WORKBENCH", resolution_percentage=2, use_compositing=False):
+    scene = bpy.data.scenes.new(GPU_SCENE)
+    eye = bpy.data.cameras.new(GPU_SCENE)
+    camera = bpy.data.objects.new(GPU_SCENE, eye)
+    try:
+        scene.collection.objects.link(camera)
+        scene.camera = camera
+        scene.render.engine = "BLENDER_WORKBENCH"
+        scene.render.resolution_x = scene.render.resolution_y = 8
         bpy.ops.render.render(scene=scene.name)
+    finally:
+        bpy.data.scenes.remove(scene)
+        bpy.data.cameras.remove(eye)  # and with it its object
+
+
+def compositor_trees(scene: bpy.types.Scene) -> list[bpy.types.NodeTree]:
+    """Return the node trees that composite a scene's renders, groups in them included."""
+    found: list[bpy.types.NodeTree] = []
+    waiting = [scene.node_tree if bpy.app.version < (5, 0, 0) else scene.compositing_node_group]
+    while waiting:
+        tree = waiting.pop()
+        if tree is not None and tree not in found:
+            found.append(tree)
+            waiting += [node.node_tree for node in tree.nodes if node.bl_idname == "CompositorNodeGroup"]
+    return found
 
 
 def use_nodes(block: bpy.types.Material | bpy.types.World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from .events import Event, Result
 from .flags import add_setting_flags, given_settings
 from .imaging.metadata import infotext_if_any
 from .models.load import COMPILE, MEMORY_MODES, PRECISIONS, Options, require_card
-from .request import Array, Request, whole_side
+from .request import Array, Request, whole_size
 from .settings import OPERATIONS, Img2Img, Outpaint, make_settings
 
 BAD_INPUT = 2
@@ -81,8 +82,8 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
             print(f"\r{event.progress:4.0%} {event.message:<40}", end="", file=sys.stderr, flush=True)
 
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as scratch, cancelled_by_signals() as is_cancelled:
-        folder = create_job(Path(scratch), request)
+    with _scratch() as scratch, cancelled_by_signals() as is_cancelled:
+        folder = create_job(scratch, request)
         run_job(Engine(options), folder, tell, is_cancelled)
         if sys.stderr.isatty():
             print(file=sys.stderr)
@@ -96,6 +97,21 @@ def run(parsed: argparse.Namespace, options: Options) -> int:
     if last[0].kind != "finished":
         raise DiffusionError(last[0].message, last[0].remedy)
     return 0
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give a folder to work in, and remove it; with pictures in it that couldn't be taken out, it stays and is told."""
+    folder = Path(tempfile.mkdtemp(prefix="viewport-diffusion-"))
+    emptied = False
+    try:
+        yield folder
+        emptied = True
+    finally:
+        if emptied or not any(folder.rglob("*.png")):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"The pictures that were finished are in {folder}", file=sys.stderr)
 
 
 @contextmanager
@@ -157,7 +173,7 @@ def _settings(parsed: argparse.Namespace, init: Array) -> dict[str, object]:
     cls = OPERATIONS[parsed.operation]
     height, width = init.shape[:2]
     takes_it = issubclass(cls, (Img2Img, Outpaint))  # for the others width and height are something else
-    own = {"width": whole_side(width), "height": whole_side(height)} if takes_it else {}
+    own = dict(zip(("width", "height"), whole_size(width, height), strict=True)) if takes_it else {}
     return {**own, **given_settings(parsed, cls)}
 
 

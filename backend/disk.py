@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from .errors import DiffusionError, InvalidRequest
@@ -32,6 +33,7 @@ def output_folder(path: Path) -> Path:
     """Return a folder that pictures can be written to, made if need be; raises InvalidRequest where it can't be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()  # many pictures later would be late to tell
     except OSError as error:
         raise InvalidRequest(f"{path} can't be a folder for the pictures: {error.strerror}.") from error
     return path

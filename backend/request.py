@@ -106,6 +106,12 @@ def whole_side(pixels: float) -> int:
     return int(min(max(int(pixels / SIDE_STEP + 0.5) * SIDE_STEP, 64), MAXIMUM_SIDE))
 
 
+def whole_size(width: float, height: float) -> tuple[int, int]:
+    """Return the width and height nearest to a size that a model takes; a larger one is made smaller as a whole."""
+    share = min(1.0, MAXIMUM_SIDE / max(width, height))
+    return whole_side(width * share), whole_side(height * share)
+
+
 def _check_image(name: str, array: Array) -> None:
     if name == "mask":
         if array.dtype != np.float32 or array.ndim != 2:

@@ -12,8 +12,8 @@ from bpy_extras.io_utils import ImportHelper
 from ...backend.errors import DiffusionError, InvalidRequest
 from ...backend.imaging.metadata import infotext_if_any, read_infotext
 from ...backend.operations.parameters import ParsedParameters, settings_from_text
-from ...backend.request import whole_side
-from ...backend.settings import OPERATIONS, Img2Img, Outpaint, Script, Upscale
+from ...backend.request import whole_size
+from ...backend.settings import MAXIMUM_SIDE, OPERATIONS, Img2Img, Outpaint, Script, Upscale
 from ..properties import LARGEST_INTEGER
 from ..scene.capture import picture_size
 from ..scene.images import INFOTEXT
@@ -215,16 +215,19 @@ def send_image(scene: bpy.types.Scene, image: bpy.types.Image, target: str) -> l
     if target == "UPSCALE":
         properties.result = image
         return []
-    text = infotext_of(image)
+    text, notes = infotext_of(image), []
     properties.capture.source, properties.capture.image = "IMAGE", image
     if target == "IMG2IMG":
         properties.capture.size = "OWN"
-        properties.diffusion.width, properties.diffusion.height = whole_side(width), whole_side(height)
+        properties.diffusion.width, properties.diffusion.height = whole_size(width, height)
+        if max(width, height) > MAXIMUM_SIDE:
+            made = f"{properties.diffusion.width}×{properties.diffusion.height}"
+            notes.append(f"The size is {made}: pictures have at most {MAXIMUM_SIDE} pixels a side.")
     if not text:
-        return []
+        return notes
     parsed = settings_from_text(text)
     kept = {name: value for name, value in parsed.settings.items() if name in BETWEEN_TABS}
-    return apply_settings(scene, "img2img", kept)
+    return notes + apply_settings(scene, "img2img", kept)
 
 
 CLASSES = (

@@ -9,7 +9,7 @@ import bpy
 
 from ...backend.errors import DiffusionError
 from ...backend.queue import Leftover
-from .. import jobs, leftovers
+from .. import compat, jobs, leftovers
 from ..jobs import Job
 from ..scene.results import apply_results
 
@@ -195,7 +195,7 @@ def applier(left: Leftover, scene: int) -> Callable[[Job], None]:
 
 def free_for_render(scene: bpy.types.Scene, *_: object) -> None:
     """Give the graphics card to a render that wants it; Blender calls this as a render begins."""
-    own = Path(scene.render.filepath).parent.name.startswith(OWN_RENDER)
+    own = scene.name == compat.GPU_SCENE or Path(scene.render.filepath).parent.name.startswith(OWN_RENDER)
     if not own and renders_on_card(scene) and jobs.device() not in ("", "cpu"):
         jobs.free_memory()
 

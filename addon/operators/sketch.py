@@ -9,6 +9,7 @@ from ...backend.errors import DiffusionError, InvalidRequest
 from ...backend.request import Array
 from ..scene.border import on_white
 from ..scene.capture import SKETCH_SOURCE, capture, picture_size, view_source
+from ..scene.images import INFOTEXT
 from ..scene.masks import sketch_pair
 from ..scene.results import new_image, source_mark
 from .generate import last_result
@@ -83,11 +84,13 @@ def show_for_painting(context: bpy.types.Context, image: bpy.types.Image) -> boo
 
 
 def keep_paint(*_: object) -> None:
-    """Pack sketches that were painted on since, before a file is saved: Blender would save them unpainted."""
-    for scene in bpy.data.scenes:
-        sketch = scene.viewport_diffusion.capture.sketch
-        if sketch is not None and sketch.is_dirty:
-            sketch.pack()
+    """Pack sketches and results that were painted on since, before a file is saved: Blender would save them unpainted.
+
+    All of them: a sketch with paint stays in the file after the next was begun.
+    """
+    for image in bpy.data.images:
+        if image.is_dirty and not {SKETCH_SOURCE, INFOTEXT}.isdisjoint(image.keys()):
+            image.pack()
 
 
 def register() -> None:

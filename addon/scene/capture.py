@@ -16,7 +16,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ...backend.errors import InvalidRequest
-from ...backend.request import Array, whole_side
+from ...backend.request import Array, whole_side, whole_size
 from .. import compat
 from .images import read_image
 from .state import changed
@@ -25,6 +25,9 @@ SUPERSAMPLING = 2  # draws are made this many times larger and averaged down: sm
 BRIGHT_LIGHT = "paint.sl"  # a studio light that comes with Blender
 EGL_PLATFORM_SURFACELESS = 0x31DD  # from the EGL registry, EGL_MESA_platform_surfaceless
 SKETCH_SOURCE = "viewport_diffusion_source"  # custom property of a sketch: the source that it was painted over
+OWN_SLOT = "Viewport Diffusion"  # of the render result
+# View transforms whose colours a display shows as they are, of Blender's own colour configuration and of others.
+PLAIN_TRANSFORMS = ("Standard", "Un-tone-mapped", "Raw")
 HALF_SENSOR = 36.0  # mm; half the width of the viewport's own sensor, twice as wide as a camera's
 
 
@@ -43,7 +46,7 @@ def picture_size(scene: bpy.types.Scene) -> tuple[int, int]:
     if settings.capture.size == "OWN":
         return whole_side(settings.diffusion.width), whole_side(settings.diffusion.height)
     share = scene.render.resolution_percentage / 100
-    return whole_side(scene.render.resolution_x * share), whole_side(scene.render.resolution_y * share)
+    return whole_size(scene.render.resolution_x * share, scene.render.resolution_y * share)
 
 
 def current_view(context: bpy.types.Context, width: int, height: int) -> View:
@@ -133,7 +136,7 @@ def draw_view(context: bpy.types.Context, view: View, shading: str = "TEXTURE", 
     """Return a view of the scene drawn off screen (uint8 H×W×3 display sRGB, H×W×4 if transparent)."""
     import gpu
 
-    compat.start_gpu(context.scene)
+    compat.start_gpu()
     context.view_layer.update()  # 5.2 draws the scene as it was last evaluated
     scene = context.scene
     space, region = find_viewport(context)
@@ -197,12 +200,14 @@ def render_camera(context: bpy.types.Context, width: int, height: int, transpare
                 use_border=False,
                 use_sequencer=False,
                 use_multiview=False,
+                use_stamp=False,
             )
         )
-        output = render.image_settings
-        if hasattr(output, "media_type"):
-            stack.enter_context(changed(output, media_type="IMAGE"))
-        stack.enter_context(changed(output, file_format="PNG", color_mode="RGBA", color_depth="8"))
+        media = {"media_type": "IMAGE"} if hasattr(render.image_settings, "media_type") else {}
+        png = {**media, "file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
+        stack.enter_context(changed(render.image_settings, **png))
+        stack.enter_context(_nothing_else_written(scene))
+        stack.enter_context(_own_slot())
         try:
             bpy.ops.render.render(write_still=True, scene=scene.name)
             image = bpy.data.images.load(str(path))
@@ -216,14 +221,55 @@ def render_camera(context: bpy.types.Context, width: int, height: int, transpare
 
 
 @contextmanager
-def standard_colours(scene: bpy.types.Scene) -> Iterator[None]:
-    """Show the scene under the view transform Standard, whose colours a display shows as they are."""
-    view = scene.view_settings
+def _nothing_else_written(scene: bpy.types.Scene) -> Iterator[None]:
+    """Keep the compositor's File Output nodes from writing the artist's files anew, at the size of a capture."""
     with ExitStack() as stack:
-        stack.callback(setattr, view, "look", view.look)  # last of all: a look belongs to its view transform
-        stack.enter_context(changed(view, view_transform="Standard"))
-        stack.enter_context(changed(view, look="None", exposure=0.0, gamma=1.0, use_curve_mapping=False))
+        for tree in compat.compositor_trees(scene):
+            for node in tree.nodes:
+                if node.bl_idname == "CompositorNodeOutputFile":
+                    stack.enter_context(changed(node, mute=True))
         yield
+
+
+@contextmanager
+def _own_slot() -> Iterator[None]:
+    """Render into a slot of our own: an F12 render that the artist hasn't saved stays in its."""
+    shown = next((image for image in bpy.data.images if image.type == "RENDER_RESULT"), None)
+    if shown is None:  # nothing was rendered in this session
+        yield
+        return
+    slots = shown.render_slots
+    names = [slot.name for slot in slots]
+    if OWN_SLOT not in names:
+        slots.new(name=OWN_SLOT)
+    with changed(slots, active_index=names.index(OWN_SLOT) if OWN_SLOT in names else len(names)):
+        yield
+
+
+@contextmanager
+def standard_colours(scene: bpy.types.Scene) -> Iterator[None]:
+    """Show the scene under the view transform Standard, whose colours a display shows as they are.
+
+    Raises InvalidRequest where the colour configuration has none like it.
+    """
+    view = scene.view_settings
+    plain = plain_transform(view)  # a look belongs to its view transform, and comes behind it
+    with changed(view, view_transform=plain, look="None", exposure=0.0, gamma=1.0, use_curve_mapping=False):
+        yield
+
+
+def plain_transform(view: bpy.types.ColorManagedViewSettings) -> str:
+    """Return the view transform to capture under; the settings are as they were."""
+    for name in PLAIN_TRANSFORMS:
+        try:
+            with changed(view, view_transform=name, look=view.look):
+                return name
+        except TypeError:  # which Blender raises for one that the configuration hasn't
+            continue
+    raise InvalidRequest(
+        f"The colour configuration has no view transform {', '.join(PLAIN_TRANSFORMS[:-1])} or {PLAIN_TRANSFORMS[-1]}.",
+        "Start Blender without the environment variable OCIO, or add one of them to its configuration.",
+    )
 
 
 @contextmanager

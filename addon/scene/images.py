@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import bpy
 import numpy as np
 
+from ...backend.disk import write_atomically
 from ...backend.errors import InvalidRequest
 from ...backend.events import Result
-from ...backend.imaging.metadata import PNG_SIGNATURE
+from ...backend.imaging.metadata import PNG_SIGNATURE, with_infotext
 from ...backend.request import Array
 
 INFOTEXT = "parameters"  # the custom property that keeps how a picture was made, named as in the web UI's PNGs
@@ -82,9 +84,30 @@ def make_preview(image: bpy.types.Image) -> None:
 
 
 def save_image(image: bpy.types.Image, path: Path) -> None:
-    """Write an image's packed PNG to a file, with its infotext; encode it anew where it is none or was painted on."""
+    """Write an image to a file as a PNG with its infotext, whole or not at all; the image stays as it is.
+
+    Its packed PNG is written as it is, or encoded anew where it is none or was painted on. Raises OSError of the disk,
+    and InvalidRequest for an image without pixels.
+    """
     packed = image.packed_file
-    if packed is None or image.is_dirty or bytes(packed.data[:8]) != PNG_SIGNATURE:
-        image.save(filepath=str(path))
+    if packed is not None and not image.is_dirty and bytes(packed.data[:8]) == PNG_SIGNATURE:
+        write_atomically(path, packed.data)
         return
-    path.write_bytes(packed.data)
+    write_atomically(path, with_infotext(encode_png(read_image(image)), str(image.get(INFOTEXT, ""))))
+
+
+def encode_png(pixels: Array) -> bytes:
+    """Return pixels (uint8 H×W×3 or H×W×4 sRGB, straight alpha) as a PNG's bytes."""
+    height, width, channels = pixels.shape
+    image = bpy.data.images.new("Encoded", width, height, alpha=channels == 4)
+    try:
+        levels = np.ones((height, width, 4), np.float32)
+        levels[..., :channels] = pixels[::-1] / np.float32(255)
+        image.pixels.foreach_set(levels.ravel())
+        image.file_format = "PNG"
+        with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as folder:
+            path = Path(folder) / "picture.png"
+            image.save(filepath=str(path))
+            return path.read_bytes()
+    finally:
+        bpy.data.images.remove(image)

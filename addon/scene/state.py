@@ -9,15 +9,18 @@ from typing import Any
 
 @contextmanager
 def changed(target: Any, **values: Any) -> Iterator[None]:
-    """Set attributes of a Blender struct inside a with block, in order, and restore them in the reverse order."""
-    before: list[tuple[str, Any]] = []
+    """Set attributes of a Blender struct inside a with block, and restore them all, both in the order given.
+
+    Give what others depend on first, as a file format before its colour depth: setting it may change those, and only
+    under the old one can they be what they were.
+    """
+    before = {name: _copy(getattr(target, name)) for name in values}
     try:
         for name, value in values.items():
-            before.append((name, _copy(getattr(target, name))))
             setattr(target, name, value)
         yield
     finally:
-        for name, value in reversed(before):
+        for name, value in before.items():
             setattr(target, name, value)
 
 

@@ -1,4 +1,4 @@
-"""Infotext inside image files, read with the standard library alone: Blender's own Python has no Pillow."""
+"""Infotext inside image files, with the standard library alone: Blender's own Python has no Pillow."""
 
 from __future__ import annotations
 
@@ -73,6 +73,18 @@ def infotext_if_any(source: Path | str | bytes) -> str:
         return read_infotext(source)
     except InvalidRequest:
         return ""
+
+
+def with_infotext(png: bytes, text: str) -> bytes:
+    """A PNG's bytes with an infotext added, as Latin-1 where that can hold it and else as UTF-8, as the web UI does."""
+    key = PNG_KEY.encode("latin-1")
+    try:
+        chunk = b"tEXt" + key + b"\0" + text.encode("latin-1")
+    except UnicodeEncodeError:
+        chunk = b"iTXt" + key + b"\0\0\0\0\0" + text.encode()
+    head = len(PNG_SIGNATURE) + 25  # behind the header, which is the first chunk and has 13 bytes
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:head] + framed + png[head:]
 
 
 def _fields(content: bytes) -> dict[str, str]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import backend.__main__ as command_line
 from backend.imaging.files import save
 from backend.imaging.metadata import read_infotext
 from backend.imaging.pictures import load
+from backend.request import whole_size
 from tests.backend.helpers import Picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +75,36 @@ def test_an_existing_picture_is_never_overwritten(files: Path) -> None:
     for _ in range(2):
         assert backend("run", "img2img", *flags).returncode == 0
     assert sorted(path.name for path in (files / "out").iterdir()) == ["00000-3.png", "00001-3.png"]
+
+
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_made(files: Path) -> None:
+    result = backend("run", "img2img", "--init", files / "init.png", "--output", "/proc", "--steps", "150")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("/proc can't be a folder for the pictures") and result.stderr.count("\n") == 1
+
+
+def test_pictures_that_can_not_be_written_in_the_end_are_kept(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scratch = files / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    flags = ["--init", str(files / "init.png"), "--output", str(files / "out"), "--denoising-strength", "0"]
+    assert command_line.main(["run", "img2img", *flags]) == 0
+    assert not list(scratch.iterdir()), "a job that went well leaves nothing"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("backend.disk.write_atomically", full)
+    assert command_line.main(["run", "img2img", *flags]) == 2
+    told = capsys.readouterr().err
+    [kept] = scratch.rglob("*.png")
+    assert "No space left" in told and str(kept.relative_to(scratch).parts[0]) in told
+    assert load(kept).shape == load(files / "init.png").shape
+
+
+def test_a_picture_larger_than_can_be_made_keeps_its_proportions() -> None:
+    assert whole_size(6000, 4000) == (4096, 2728)
+    assert whole_size(3508, 4961) == (2896, 4096)
+    assert whole_size(1021, 30) == (1024, 64)

@@ -79,6 +79,17 @@ def test_paint_and_original_survive_save_and_reopen(scene: bpy.types.Scene, tmp_
     assert not np.array_equal(painted, original)
 
 
+def test_an_older_sketch_with_paint_survives_as_well(scene: bpy.types.Scene, tmp_path: Path) -> None:
+    sketch = start(scene)
+    paint(sketch, slice(8, 24), slice(16, 48))
+    name, painted = sketch.name, pixels_of(sketch)
+    assert start(scene).name != name
+    path = str(tmp_path / "sketches.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    assert np.array_equal(pixels_of(bpy.data.images[name]), painted)
+
+
 def test_undo_takes_the_sketch_back(scene: bpy.types.Scene) -> None:
     bpy.ops.ed.undo_push(message="Before")
     assert bpy.ops.viewport_diffusion.start_sketch("EXEC_DEFAULT", True) == {"FINISHED"}
