@@ -11,7 +11,7 @@ from ...backend.models.memory import in_words, memory_for_models
 from ...backend.models.needs import Anatomy, Job, anatomy_of, item_bytes, plan_memory
 from ...backend.models.traits import traits_of
 from ...backend.operations.plan import CanvasPlan, Size, longest_schedule, plan_canvas, plan_steps
-from ...backend.settings import EMBEDDED
+from ...backend.settings import EMBEDDED, SIDE_STEP
 from .. import jobs
 from ..preferences import preferences
 from .capture import picture_size
@@ -98,8 +98,8 @@ def _canvas_plan(scene: bpy.types.Scene, anatomy: Anatomy | None) -> CanvasPlan:
     width, height = picture_size(scene)
     if settings.capture.size == "SCALE":
         source = {"IMAGE": settings.capture.image, "SKETCH": settings.capture.sketch}.get(settings.capture.source)
-        width, height = source.size if source is not None else (width, height)
-        width, height = int(width * settings.capture.scale), int(height * settings.capture.scale)
+        width, height = source.size if source is not None and min(source.size) else (width, height)
+        width, height = (max(int(side * settings.capture.scale), SIDE_STEP) for side in (width, height))
     canvas = Size(width, height)
     if anatomy is None:
         return CanvasPlan(canvas, canvas, canvas)

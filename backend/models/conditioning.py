@@ -44,6 +44,11 @@ class Conditioning(NamedTuple):
     pooled: torch.Tensor | None = None
     extra: Mapping[str, torch.Tensor] = MappingProxyType({})
 
+    def silenced(self) -> Conditioning:
+        """Return nothing but zeros, as Stable Diffusion XL was taught to take a text that says nothing."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Conditioning(torch.zeros_like(self.embeds), pooled, self.extra)
+
 
 Embeddings = Mapping[str, Embedding]  # by their names in lower case
 NO_EMBEDDINGS: Embeddings = MappingProxyType({})
@@ -102,9 +107,10 @@ def encode_prompts(
 
         return [(last, read(text)) for last, text in texts]
 
-    return Prompts(
-        encoded(schedule(negative, steps)), [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)]
-    )
+    against = encoded(schedule(negative, steps))
+    if pipe.config.get("force_zeros_for_empty_prompt") and not negative.strip():
+        against = [(last, conditioning.silenced()) for last, conditioning in against]
+    return Prompts(against, [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)])
 
 
 @torch.inference_mode()
@@ -119,7 +125,8 @@ def encode(
     """Return a text with the web UI's marks of attention, encoded by a diffusers pipeline's text encoders.
 
     CLIP's models (Stable Diffusion 1, 2, XL) take texts of any length, in chunks of tokens, and weights. For others the
-    text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing. embeddings stand for the
+    text is taken whole, without weights. clip_skip counts as in the web UI: 1 skips nothing, and XL skips 1 itself, so
+    that 2 changes nothing there, which most of its models are shown with. embeddings stand for the
     words that are their names. picture: as for encode_prompts. Raises InvalidRequest where clip_skip leaves no layer,
     or an embedding was made for another family, ModelError for pipelines of an unknown family.
     """
@@ -257,9 +264,9 @@ def _encode_chunks(
     """Return the embeddings (1×T×D float32) of chunks one after the other, and the first one's pooled, if it has that.
 
     Stable Diffusion 1 and 2 take the last hidden state but `clip_skip` − 1, normalised as the last would be; XL takes
-    one before, as it is.
+    it as it is, and never the last, for which 1 stands beside 2.
     """
-    most = encoder.config.num_hidden_layers - is_xl
+    most = encoder.config.num_hidden_layers
     if not 1 <= clip_skip <= most:
         raise InvalidRequest(
             f"Clip skip {clip_skip} leaves nothing of this model's text encoder.",
@@ -269,7 +276,7 @@ def _encode_chunks(
     weights = torch.tensor([[weight for _, weight in chunk] for chunk in chunks], device=device)
     output = encoder(ids, output_hidden_states=True)
     if is_xl:
-        hidden = output.hidden_states[-clip_skip - 1]
+        hidden = output.hidden_states[-max(clip_skip, 2)]
     elif clip_skip == 1:
         hidden = output.last_hidden_state
     else:

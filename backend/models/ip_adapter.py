@@ -117,6 +117,7 @@ class IpAdapter:
     def _read(self, path: Path, picture: Array) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what the image encoder makes of the picture, and of none (each 1×1×…); it is let go afterwards."""
         from diffusers.models.embeddings import ImageProjection
+        from safetensors import SafetensorError
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         folder = next(
@@ -131,7 +132,7 @@ class IpAdapter:
             encoder: Any = CLIPVisionModelWithProjection.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-        except (*UNFIT, OSError) as error:
+        except (*UNFIT, OSError, SafetensorError) as error:
             if ran_out(error):
                 raise
             raise ModelError(f"The image encoder in {folder} is damaged.", "Copy or download it again.") from error

@@ -128,6 +128,7 @@ def load(name: str, options: Options) -> Model:
     import diffusers.utils.logging
     import torch
     import transformers.utils.logging
+    from safetensors import SafetensorError
 
     from .families import family_of
     from .model import Model
@@ -140,7 +141,7 @@ def load(name: str, options: Options) -> Model:
     try:
         with _default_precision_kept():
             pipe = _load_pipeline(name, dtype, options)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
         log.info("loading %s failed", name, exc_info=True)
         raise ModelError(f"The model {name} could not be loaded: {_first_line(error)}", _REMEDY) from error
     pipe.set_progress_bar_config(disable=True)

@@ -62,7 +62,9 @@ def plan_cells(settings: XYZPlot, base: Img2Img, axes: Sequence[Axis], draw: ran
         base = dataclasses.replace(base, seed=RANDOM_SEED, variation_seed=RANDOM_SEED)
     varied = (settings.vary_seeds_x, settings.vary_seeds_y, settings.vary_seeds_z)
     x_axis, y_axis, z_axis = axes
-    strides = (1, len(x_axis.values), len(x_axis.values) * len(y_axis.values))
+    # As in the web UI, an axis that doesn't vary them keeps no seeds free for itself.
+    across, down = (len(axis.values) if vary else 1 for axis, vary in zip((x_axis, y_axis), varied, strict=False))
+    strides = (1, across, across * down)
     cells = []
     for z, z_value in enumerate(z_axis.values):
         for y, y_value in enumerate(y_axis.values):

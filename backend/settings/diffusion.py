@@ -157,7 +157,12 @@ class Diffusion(Settings):
         False, "Do Exactly the Steps", "Run all the steps whatever the denoising strength, instead of a share of them"
     )
     clip_skip: int = setting(
-        1, "Clip Skip", "Read the prompt at the text encoder's last layer but that many", minimum=1, maximum=12
+        1,
+        "Clip Skip",
+        "Which of the text encoder's layers the prompt is read at, counted from its end; for Stable Diffusion XL 1 and"
+        " 2 are the same",
+        minimum=1,
+        maximum=12,
     )
     fast_mode: str = setting(
         "off", "Fast Mode", "What each step leaves out, to be done sooner and less exactly", choices=FAST_MODES

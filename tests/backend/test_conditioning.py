@@ -76,14 +76,18 @@ def pipe(request: pytest.FixtureRequest) -> Any:
 
 
 def by_diffusers(pipe: Any, text: str, clip_skip: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return a plain text's embeddings and pooled ones as diffusers makes them."""
+    """Return a plain text's embeddings and pooled ones as diffusers makes them, which counts layers left out.
+
+    Of XL's encoders it never takes the last layer, and doesn't count that.
+    """
+    skipped = max(0, clip_skip - (2 if hasattr(pipe, "text_encoder_2") else 1))
     with torch.inference_mode():
         found = pipe.encode_prompt(
             text,
             device="cpu",
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
-            clip_skip=None if clip_skip == 1 else clip_skip - 1,
+            clip_skip=skipped or None,
         )
     return found[0].float(), found[2].float() if len(found) > 2 else None
 
@@ -124,8 +128,8 @@ def test_clip_skip_beyond_the_encoder_is_a_sentence(sd1: Any, sdxl: Any) -> None
     assert encode(sd1, "a", 3).embeds.shape == (1, 77, 192)
     with pytest.raises(InvalidRequest, match=r"Clip skip 4 .* from 1 to 3"):
         encode(sd1, "a", 4)
-    with pytest.raises(InvalidRequest, match="from 1 to 3"):
-        encode(sdxl, "a", 4)
+    with pytest.raises(InvalidRequest, match="from 1 to 4"):
+        encode(sdxl, "a", 5)
 
 
 # --- Weights ---
@@ -287,6 +291,19 @@ def test_each_step_has_its_texts(sd1: Any) -> None:
 def test_and_in_a_negative_prompt_is_text(sd1: Any) -> None:
     negative, _ = prompts_of(sd1, "a", "cat AND dog:0.5").at(0)
     assert torch.equal(negative.embeds, encode(sd1, "cat AND dog:0.5").embeds)
+
+
+def test_an_empty_negative_prompt_is_nothing_to_xl(sd1: Any, sdxl: Any) -> None:
+    with torch.inference_mode():
+        expected = sdxl.encode_prompt("a", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    negative, [(_, positive)] = prompts_of(sdxl, "a").at(0)
+    assert torch.equal(negative.embeds, expected[1]) and torch.equal(negative.pooled, expected[3])
+    assert not negative.embeds.any() and not negative.pooled.any() and positive.embeds.any()
+    said, _ = prompts_of(sdxl, "a", "[:rain:5]").at(0)
+    assert torch.equal(said.embeds, encode(sdxl, "").embeds), "where words follow it is an empty text"
+    _, [(_, empty)] = prompts_of(sdxl, "").at(0)
+    assert torch.equal(empty.embeds, encode(sdxl, "").embeds)
+    assert torch.equal(prompts_of(sd1, "a").at(0)[0].embeds, encode(sd1, "").embeds)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from backend.engine import Engine
 from backend.errors import Cancelled, InvalidRequest, ModelError
 from backend.models.families.flux import pack, unpack
-from backend.models.load import Models, Options
+from backend.models.load import EMBEDDED_FOLDER, Models, Options
 from backend.models.needs import anatomy_of
 from backend.operations.noise import Seed
 from backend.operations.plan import plan_steps
@@ -54,6 +55,16 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path, picture: Picture) -> Non
     (tmp_path / "model_index.json").write_text('{"_class_name": "SomeVideoPipeline"}')
     with pytest.raises(ModelError, match="SomeVideoPipeline"):
         run(Engine(), img2img(picture, model=str(tmp_path)))
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_weights_copied_in_part_are_a_sentence(part: str, tmp_path: Path, picture: Picture) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED_FOLDER, folder)
+    [weights] = (folder / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="could not be loaded"):
+        run(Engine(), img2img(picture, model=str(folder)))
 
 
 def test_an_unknown_device_is_a_sentence(picture: Picture) -> None:

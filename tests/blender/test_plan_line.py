@@ -31,6 +31,18 @@ def test_the_panel_says_steps_sizes_and_tiles(scene: bpy.types.Scene, advice: Mo
     assert "no steps" in advice.size_line(bpy.context)
 
 
+def test_an_image_without_pixels_leaves_the_panel_standing(scene: bpy.types.Scene, advice: ModuleType) -> None:
+    settings = scene.viewport_diffusion
+    settings.capture.source, settings.capture.size, settings.capture.scale = "IMAGE", "SCALE", 0.05
+    lost = bpy.data.images.new("Lost", 16, 16)
+    lost.source, lost.filepath = "FILE", "//lost.png"
+    assert tuple(lost.size) == (0, 0)
+    for image in (lost, bpy.data.images.new("Small", 16, 16)):
+        settings.capture.image = image
+        assert "steps" in advice.size_line(bpy.context)
+        assert advice.memory_line(bpy.context)[1]
+
+
 def test_the_panel_says_how_much_memory_a_picture_takes_and_warns(
     scene: bpy.types.Scene, advice: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,8 @@ def seeds(**settings: object) -> list[int]:
 def test_seeds_are_one_unless_they_shall_vary() -> None:
     assert seeds() == [100] * 12
     assert seeds(vary_seeds_x=True) == [100, 101, 102] * 4
-    assert seeds(vary_seeds_y=True) == [100] * 3 + [103] * 3 + [100] * 3 + [103] * 3
+    assert seeds(vary_seeds_y=True) == ([100] * 3 + [101] * 3) * 2
+    assert seeds(vary_seeds_x=True, vary_seeds_z=True) == [100, 101, 102] * 2 + [103, 104, 105] * 2
     assert seeds(vary_seeds_x=True, vary_seeds_y=True, vary_seeds_z=True) == [100 + i for i in range(12)]
 
 
