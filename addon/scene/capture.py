@@ -58,7 +58,7 @@ def current_view(context: bpy.types.Context, width: int, height: int) -> View:
         return camera_view(context, width, height)
     space = find_viewport(context)[0]
     if space.region_3d.view_perspective == "CAMERA":
-        return camera_view(context, width, height)
+        return camera_view(context, width, height, space.camera if space.use_local_camera else None)
     return viewport_view(space, width, height)
 
 
@@ -70,9 +70,9 @@ def view_source(scene: bpy.types.Scene) -> str:
     return settings.sketch.get(SKETCH_SOURCE, "IMAGE") if settings.sketch is not None else "IMAGE"
 
 
-def camera_view(context: bpy.types.Context, width: int, height: int) -> View:
-    """Return what the scene's camera sees; raises InvalidRequest where the scene has none."""
-    camera = context.scene.camera
+def camera_view(context: bpy.types.Context, width: int, height: int, camera: bpy.types.Object | None = None) -> View:
+    """Return what a camera sees, or else the scene's; raises InvalidRequest where the scene has none."""
+    camera = camera or context.scene.camera
     if camera is None:
         raise InvalidRequest("The scene has no camera.", "Add one, or choose Viewport as the source.")
     depsgraph = context.evaluated_depsgraph_get()
@@ -87,8 +87,7 @@ def camera_view(context: bpy.types.Context, width: int, height: int) -> View:
 def viewport_view(space: bpy.types.SpaceView3D, width: int, height: int) -> View:
     """Return a viewport's own look, its field of view on the picture's longer side as Blender lays it on a region's."""
     region = space.region_3d
-    turned = region.view_rotation.to_matrix().to_4x4()
-    placed = Matrix.Translation(region.view_location) @ turned @ Matrix.Translation((0, 0, region.view_distance))
+    eye = _eye(space)
     zoom = space.lens / HALF_SENSOR
     longer = max(width, height)
     across, up = zoom * longer / width, zoom * longer / height
@@ -109,7 +108,19 @@ def viewport_view(space: bpy.types.SpaceView3D, width: int, height: int) -> View
             (0, 0, -(far + near) / (far - near), -2 * far * near / (far - near)),
             (0, 0, -1, 0),
         )
-    return View(placed.inverted(), Matrix(rows), width, height)
+    return View(eye, Matrix(rows), width, height)
+
+
+def _eye(space: bpy.types.SpaceView3D) -> Matrix:
+    """Return the matrix from world to a viewport's eye, that of an orthographic one too behind what it looks at."""
+    region = space.region_3d
+    if space.lock_object is None and not space.lock_cursor:  # computed, since Blender's own is of the last redraw
+        turned = region.view_rotation.to_matrix().to_4x4()
+        placed = Matrix.Translation(region.view_location) @ turned @ Matrix.Translation((0, 0, region.view_distance))
+        return placed.inverted()
+    region.update()  # a lock's place, with the offset that Python can't read, is in Blender's own alone
+    back = -region.view_distance if region.view_perspective == "ORTHO" else 0.0
+    return Matrix.Translation((0, 0, back)) @ region.view_matrix
 
 
 def capture(context: bpy.types.Context, width: int, height: int) -> Array:
@@ -262,7 +273,7 @@ def plain_transform(view: bpy.types.ColorManagedViewSettings) -> str:
     """Return the view transform to capture under; the settings are as they were."""
     for name in PLAIN_TRANSFORMS:
         try:
-            with changed(view, view_transform=name, look=view.look):
+            with changed(view, view_transform=name, look="None"):
                 return name
         except TypeError:  # which Blender raises for one that the configuration hasn't
             continue

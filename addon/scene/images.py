@@ -37,6 +37,9 @@ def read_image(image: bpy.types.Image) -> Array:
     elif channels == 2:
         values = values[..., (0, 0, 0, 1)]
     if image.is_float:
+        if channels == 4 and image.alpha_mode not in ("CHANNEL_PACKED", "NONE"):  # Blender has them premultiplied
+            alpha = values[..., 3:]
+            values = np.concatenate([values[..., :3] / np.where(alpha > 0, alpha, 1), alpha], axis=2)
         values = np.concatenate([encode_srgb(values[..., :3]), values[..., 3:]], axis=2)
     return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
 

@@ -21,7 +21,7 @@ UNFILLED = {"WIRE", "BOUNDS"}  # display types that hide nothing behind them
 REPAINTED, KEPT = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 
 # From an evaluated object and its triangles' material slots to whether each triangle is repainted.
-Choice = Callable[[bpy.types.Object, Array], Array]
+Choice = Callable[[bpy.types.DepsgraphObjectInstance, Array], Array]
 
 
 def current_mask(context: bpy.types.Context, view: View) -> Array:
@@ -48,8 +48,12 @@ def object_mask(context: bpy.types.Context, view: View, objects: list[bpy.types.
     if not objects:
         raise InvalidRequest("No object is chosen for the mask.", "Select what is to be repainted.")
     names = {item.name_full for item in objects}
-    mask = draw_mask(context, view, lambda item, slots: np.full(len(slots), item.name_full in names))
-    return _seen(mask, "The chosen object")
+
+    def choose(instance: bpy.types.DepsgraphObjectInstance, slots: Array) -> Array:
+        shown = {instance.object.name_full, instance.parent.name_full if instance.parent else ""}
+        return np.full(len(slots), not names.isdisjoint(shown))
+
+    return _seen(draw_mask(context, view, choose), "The chosen object")
 
 
 def material_mask(context: bpy.types.Context, view: View, material: bpy.types.Material | None) -> Array:
@@ -57,10 +61,9 @@ def material_mask(context: bpy.types.Context, view: View, material: bpy.types.Ma
     if material is None:
         raise InvalidRequest("No material is chosen for the mask.", "Choose the one to be repainted.")
 
-    def choose(item: bpy.types.Object, slots: Array) -> Array:
-        has = [
-            slot.material is not None and slot.material.name_full == material.name_full for slot in item.material_slots
-        ]
+    def choose(instance: bpy.types.DepsgraphObjectInstance, slots: Array) -> Array:
+        materials = [slot.material for slot in instance.object.material_slots]
+        has = [its is not None and its.name_full == material.name_full for its in materials]
         return np.array([*has, False])[np.minimum(slots, len(has))]
 
     return _seen(draw_mask(context, view, choose), f"The material {material.name}")
@@ -194,7 +197,8 @@ def _surfaces(context: bpy.types.Context, choose: Choice) -> Iterator[tuple[Arra
         item = instance.object
         if item.type not in SURFACES or not instance.show_self or item.display_type in UNFILLED:
             continue
-        if not instance.is_instance and not item.original.visible_in_viewport_get(space):
+        shown_by = instance.parent if instance.is_instance else item  # local view shows what an instancer makes with it
+        if not shown_by.original.visible_in_viewport_get(space):
             continue
         mesh = item.to_mesh()
         if mesh is None:
@@ -204,7 +208,7 @@ def _surfaces(context: bpy.types.Context, choose: Choice) -> Iterator[tuple[Arra
         finally:
             item.to_mesh_clear()
         if len(triangles):
-            yield points, triangles, choose(item, slots)
+            yield points, triangles, choose(instance, slots)
 
 
 def _triangles(mesh: bpy.types.Mesh, world: Matrix) -> tuple[Array, Array, Array]:

@@ -11,6 +11,7 @@ install.log       everything the last installation said
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -29,7 +30,7 @@ CURRENT = "current.json"
 LOG = "install.log"
 LOCK = "lock"
 SCRATCH = ("cache", "temp")
-WHEELS = "wheels"  # in the cache
+WHEELS, PURPOSE = "wheels", "wheels-for.txt"  # in the cache
 KEPT = ("pythons",)
 NAME = re.compile(r"^v[1-9][0-9]{0,5}$")
 INCOMPLETE = ".incomplete"
@@ -95,15 +96,20 @@ def is_ours(root: Path) -> bool:
     return not root.is_symlink() and not mark.is_symlink() and mark.is_file()
 
 
-def begin(root: Path) -> Path:
+def begin(root: Path, purpose: str) -> Path:
     """Return the folder for a new environment, marked as incomplete; what an earlier try left is removed.
 
-    Half an environment is never gone on with: pip can't tell a package that was unpacked in part. Its downloads stay.
+    Half an environment is never gone on with: pip can't tell a package that was unpacked in part. Its downloads stay,
+    but wheels kept for another purpose, such as other versions, sources or another Python, would be forced on this one.
     """
     prune(root)
     _remove(root / "temp")
     for name in SCRATCH:
         (root / name).mkdir(exist_ok=True)
+    told, now = root / "cache" / PURPOSE, hashlib.sha256(purpose.encode()).hexdigest()
+    if not told.is_file() or told.read_text(encoding="utf-8") != now:
+        _remove(root / "cache" / WHEELS)
+        write_atomically(told, now.encode())
     taken = [int(path.name[1:]) for path in _children(root) if NAME.match(path.name)]
     folder = root / f"v{max(taken, default=0) + 1}"
     (root / f"{folder.name}{INCOMPLETE}").write_text("This environment is not finished.\n", encoding="utf-8")

@@ -57,7 +57,9 @@ def _install(plan: Plan, root: Path, commands: Commands, tell: Tell) -> Report:
     check_sources(plan)
     _check_space(plan, root)
     base = choose(plan.python, plan.own_python, offline=bool(plan.wheels))
-    folder = environments.begin(root)
+    wanted = digest((*plan.requirements, *plan.alone))
+    index = plan.extra_index.rpartition("@")[2]  # without a password
+    folder = environments.begin(root, json.dumps([wanted, index, plan.wheels, base.python]))
     base = _with_uv(base, root, commands, tell)
     tell(Report("progress", MAKING, "Making the environment"))
     _make(base, folder, commands)
@@ -65,7 +67,7 @@ def _install(plan: Plan, root: Path, commands: Commands, tell: Tell) -> Report:
     _fill(plan, base, folder, source, commands, tell)
     tell(Report("progress", VERIFYING, "Checking that it works"))
     versions = _verify(plan, folder, commands)
-    environments.finish(root, folder, versions, digest((*plan.requirements, *plan.alone)))
+    environments.finish(root, folder, versions, wanted)
     return Report("finished", 1.0, "Installed", versions=versions)
 
 

@@ -45,9 +45,6 @@ The compact network's 18 convolutions see no farther. RRDB's see much farther bu
 tile's edge is off by up to 68 of 255 at 8 pixels, 9 at 20, 1.2 at 32.
 """
 
-NO_MEMORY = "not enough memory"
-"""Words in what torch raises where a processor's memory is full; a graphics card's has an error of its own."""
-
 PROGRESS_STEP = 0.005
 """Smallest share of the work that is told of."""
 
@@ -180,12 +177,12 @@ def _planned_tiles(width: int, height: int, tile: int, overlap: int, context: in
 @contextmanager
 def _said_for_artists(upscaler: Upscaler) -> Iterator[None]:
     """Turn running out of memory, and a file's network that breaks as it runs, into a sentence."""
-    import torch
+    from .savings import ran_out
 
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        if ran_out(error):
             raise OutOfMemory(
                 "There was not enough memory to enlarge the picture.", "Choose a smaller upscaler, or Lanczos."
             ) from error

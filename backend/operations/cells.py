@@ -32,10 +32,14 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """What came of cells: the pictures of each, none where it failed, and a sentence on those that failed."""
+    """What came of cells: the pictures of each, none where it failed, and a sentence on those that failed.
+
+    left: the pictures of each cell that failed which were finished before it did.
+    """
 
     pictures: list[list[Picture]]
     notice: str
+    left: list[list[Picture]]
 
     @property
     def tiles(self) -> list[Array | None]:
@@ -45,7 +49,11 @@ class Cells:
     @property
     def all(self) -> list[Picture]:
         """All pictures, cell by cell."""
-        return [picture for pictures in self.pictures for picture in pictures]
+        return [picture for both in zip(self.left, self.pictures, strict=True) for some in both for picture in some]
+
+    def beside_grid(self, single: bool) -> list[Picture]:
+        """Return the pictures that belong beside a grid: all where single ones are wanted, else what no tile shows."""
+        return self.all if single else [picture for pictures in self.left for picture in pictures]
 
 
 def plain_settings(settings: Script, images: Mapping[str, Array]) -> Img2Img:
@@ -78,6 +86,7 @@ def make_cells(
     with it the finished pictures of cells that are not whole.
     """
     made: list[list[Picture]] = [[] for _ in cells]
+    left: list[list[Picture]] = [[] for _ in cells]
     failures: dict[int, DiffusionError] = {}
     finished: list[Picture] = []
 
@@ -87,26 +96,25 @@ def make_cells(
 
     with ExitStack() as stopped:
         if draw is not None:
-            stopped.callback(_keep_grid, made, finished, draw, run)
+            stopped.callback(_keep_grid, Cells(made, "", left), finished, draw, run)
         for done, index in enumerate(range(len(cells)) if order is None else order):
             with run.part(done, len(cells), f"Picture {done + 1} of {len(cells)}"):
                 run.check()
+                before = len(finished)
                 try:
                     made[index] = repaint(cells[index].settings, images, run, keep)
                 except DiffusionError as error:
                     failures[index] = type(error)(error.sentence, error.remedy)  # whose traceback holds no model
+                    left[index] = finished[before:]
         stopped.pop_all()
     if len(failures) == len(cells):
         raise next(iter(failures.values()))
-    return Cells(made, _notice(cells, failures))
+    return Cells(made, _notice(cells, failures, any(left)), left)
 
 
-def _keep_grid(
-    made: list[list[Picture]], finished: list[Picture], draw: Callable[[Cells], list[Picture]], run: Run
-) -> None:
+def _keep_grid(cells: Cells, finished: list[Picture], draw: Callable[[Cells], list[Picture]], run: Run) -> None:
     """Hand the grid so far over, in the place of the single pictures of its cells, where it can be drawn at all."""
-    cells = Cells(made, "")
-    done = sum(1 for pictures in made if pictures)
+    done = sum(1 for pictures in cells.pictures if pictures)
     if not done:
         return
     try:
@@ -114,8 +122,8 @@ def _keep_grid(
     except (DiffusionError, MemoryError):  # the single pictures are kept, and what stopped the run is told
         return
     loose = [picture for picture in finished if picture not in cells.all]
-    sentence = f"The grid so far is kept, with {done} of its {len(made)} pictures."
-    if loose:
+    sentence = f"The grid so far is kept, with {done} of its {len(cells.pictures)} pictures."
+    if loose or any(cells.left):
         sentence += " Finished pictures of other cells are kept too."
     run.keeper.keep_instead([*loose, *drawn], sentence)
 
@@ -135,11 +143,12 @@ def _tile(pictures: list[Array]) -> Array | None:
     return image_grid(pictures)
 
 
-def _notice(cells: Sequence[Cell], failures: Mapping[int, DiffusionError]) -> str:
+def _notice(cells: Sequence[Cell], failures: Mapping[int, DiffusionError], some_left: bool) -> str:
     if not failures:
         return ""
     places: dict[str, list[str]] = {}
     for index in sorted(failures):
         places.setdefault(failures[index].sentence, []).append(cells[index].name)
     reasons = " ".join(f"{sentence} ({'; '.join(names)})" for sentence, names in places.items())
-    return f"{len(failures)} of {len(cells)} pictures could not be made. {reasons}"
+    kept = " What was finished of them before is kept." if some_left else ""
+    return f"{len(failures)} of {len(cells)} pictures could not be made. {reasons}{kept}"

@@ -14,6 +14,7 @@ from ..imaging import infotext
 from ..models.load import EMBEDDED_TITLE, HUB_NAME, SINGLE_FILES
 from ..models.samplers import AUTOMATIC, settled_sampler
 from ..models.traits import traits_of
+from ..request import whole_size
 from ..settings import (
     EMBEDDED,
     OPERATIONS,
@@ -26,7 +27,7 @@ from ..settings import (
     Upscale,
     make_settings,
 )
-from ..settings.diffusion import CPU, NV
+from ..settings.diffusion import CPU, MAXIMUM_SIDE, NV
 from ..settings.upscale import NO_UPSCALER, OWN_UPSCALER
 
 if TYPE_CHECKING:
@@ -318,6 +319,7 @@ def _model_name(model: str) -> str:
 def _read(cls: type[Settings], found: Mapping[str, str], ours: bool, notices: list[str]) -> dict[str, Any]:
     """Return the settings of a class that a text's pairs name, and the defaults of those that it needn't name."""
     values: dict[str, Any] = {}
+    found = {**found, **_possible_size(found, notices)}
     for item in dataclasses.fields(cls):
         key = _key(cls, item)
         text = _found(item, key, found)
@@ -338,6 +340,16 @@ def _read(cls: type[Settings], found: Mapping[str, str], ours: bool, notices: li
         for name, number in zip(SIDES, pixels, strict=True):
             values |= _taken(cls, fields[name], OUTPAINT, number, notices)
     return values
+
+
+def _possible_size(found: Mapping[str, str], notices: list[str]) -> dict[str, str]:
+    """Return the size, of the same proportions, that can be made where a text's is too large; notices tell."""
+    sides = [found.get(key, "") for key in ("Size-1", "Size-2")]
+    if not all(side.isdecimal() for side in sides) or max(map(int, sides)) <= MAXIMUM_SIDE or "0" in sides:
+        return {}
+    width, height = whole_size(*map(int, sides))
+    notices.append(f"Size {sides[0]}x{sides[1]} is out of range here; {width}x{height} is taken.")
+    return {"Size-1": str(width), "Size-2": str(height)}
 
 
 def _read_upscale(found: Mapping[str, str], notices: list[str]) -> dict[str, Any]:

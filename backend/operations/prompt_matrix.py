@@ -47,7 +47,7 @@ def prompt_matrix(request: Request, run: Run) -> Output:
 
     def draw_grid(made: Cells) -> list[Picture]:
         grid = Picture(captioned_grid(made.tiles, columns, rows, margin=settings.margin), settings)
-        return [*(made.all if settings.include_cells else []), grid]
+        return [*made.beside_grid(settings.include_cells), grid]
 
     made = make_cells(cells, request.images, run, draw=draw_grid)
     run.say("Drawing the grid")

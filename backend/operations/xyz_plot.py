@@ -46,7 +46,7 @@ def xyz_plot(request: Request, run: Run) -> Output:
 
     def draw_grids(made: Cells) -> list[Picture]:
         grids = [Picture(grid, settings, _extras(settings, axes)) for grid in _grids(settings, made.tiles, captions)]
-        return [*(made.all if settings.include_cells else []), *grids]
+        return [*made.beside_grid(settings.include_cells), *grids]
 
     made = make_cells(cells, images, run, order, draw_grids)
     run.say("Drawing the grid")

@@ -152,6 +152,42 @@ def test_a_failed_cell_lets_go_of_what_it_held(
     assert left == [False] and "There was not enough memory to go on. (Seed: 1)" in notice
 
 
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        (PromptLines(**QUICK, lines='--prompt "a" --n_iter 3\nb'), 1),
+        (XYZPlot(**QUICK, batch_count=3, x_type="steps", x_values="2,3"), 1),
+        (XYZPlot(**QUICK, batch_count=3, x_type="steps", x_values="2,3", include_cells=True), 4),
+    ],
+    ids=["lines", "grid", "cells"],
+)
+def test_pictures_of_a_cell_that_fails_later_are_kept(
+    engine: Engine, jobs: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, settings: Any, others: int
+) -> None:
+    alone = made(engine, Request(Img2Img(**QUICK, batch_count=2), {"init": picture[:128, :128]}))
+    calls = 0
+    real = sampling.sample
+
+    def fails_the_third_time(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
+        return real(*arguments)
+
+    monkeypatch.setattr(painting, "sample", fails_the_third_time)
+    events: list[Event] = []
+    folder = create_job(jobs, Request(settings, {"init": picture[:128, :128]}))
+    run_job(engine, folder, events.append, lambda: False)
+    last = events[-1]
+    assert last.kind == "finished" and last.message.endswith("What was finished of them before is kept.")
+    assert len(last.results) == 2 + others
+    found = [load(Path(result.path)) for result in last.results[:2]]
+    if settings.operation == "xyz_plot":
+        assert all(np.array_equal(*pair) for pair in zip(found, alone, strict=True))
+    assert all(each.shape == (128, 128, 3) for each in found) and not np.array_equal(found[0], found[1])
+
+
 def test_a_cancelled_prompt_matrix_gives_the_grid_so_far(engine: Engine, jobs: Path, picture: Picture) -> None:
     request = Request(Matrix(**{**QUICK, "prompt": "a|b|c"}), {"init": picture[:128, :128]})
     event = cancelled_after(engine, jobs, request, 1)

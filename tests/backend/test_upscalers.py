@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from backend.errors import Cancelled, InvalidRequest, ModelError
+from backend.errors import Cancelled, InvalidRequest, ModelError, OutOfMemory
 from backend.imaging.pictures import Picture
 from backend.models import ncnn, upscaler_networks, upscalers
 
@@ -292,3 +292,16 @@ def test_broken_ncnn_files_are_one_sentence(tmp_path: Path) -> None:
             ncnn.read(network_files(tmp_path, HALF + TAIL, layers))
     with pytest.raises(ModelError):
         ncnn.read(tmp_path / "none.param")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried", "MPS backend out of memory"],
+)
+def test_a_lack_of_memory_is_told_as_one(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(upscalers, "load_upscaler", lambda *_: (upscalers.require_upscaler(FASTEST), full))
+    with pytest.raises(OutOfMemory, match="not enough memory to enlarge"):
+        upscalers.upscale(drawing(32), 4, FASTEST)

@@ -117,6 +117,17 @@ def test_a_drawn_capture_needs_no_camera_and_renders_nothing_of_the_artists(
         bpy.ops.render.render()
 
 
+@pytest.mark.parametrize("shading", ["TEXTURE", "RENDER"])
+def test_a_look_of_the_scenes_own_transform_is_put_back(rendered: bpy.types.Scene, shading: str) -> None:
+    rendered.viewport_diffusion.capture.shading = shading
+    view = rendered.view_settings
+    plain = capture(rendered)
+    view.view_transform = "AgX"
+    view.look = "AgX - Punchy"
+    assert np.array_equal(capture(rendered), plain)
+    assert (view.view_transform, view.look) == ("AgX", "AgX - Punchy")
+
+
 def test_another_colour_configuration_is_captured_by_what_it_has(
     scene: bpy.types.Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,22 @@ def test_killed_half_way_is_incomplete_and_resumes_without_fetching_twice(tmp_pa
     assert environments.incomplete(root) == "" and environments.current(root) is not None
 
 
+@pytest.mark.parametrize("change", ["pin", "index", "python"])
+def test_what_was_fetched_for_another_purpose_is_not_forced_on_this_one(tmp_path: Path, change: str) -> None:
+    root = tmp_path / "root"
+    environments.claim(root)
+    wanted = {"pin": "1.0", "index": "", "python": "3.11"}
+    environments.begin(root, str(wanted))
+    kept = root / "cache" / environments.WHEELS / "grain-1.0-py3-none-any.whl"
+    kept.parent.mkdir()
+    with zipfile.ZipFile(kept, "w") as wheel:
+        wheel.writestr("grain.py", "")
+    environments.begin(root, str(wanted))
+    assert environments.kept_wheels(root), "the same is gone on with"
+    environments.begin(root, str(wanted | {change: "other"}))
+    assert not kept.exists() and environments.kept_wheels(root) == []
+
+
 def test_a_package_that_is_not_what_the_index_promises_is_refused(tmp_path: Path, index: type[_Index]) -> None:
     index.wrong_hash = True
     report = run(tiny_plan(tmp_path))[-1]

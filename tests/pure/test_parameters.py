@@ -414,7 +414,9 @@ def test_the_web_uis_text_is_read_by_value() -> None:
         ("Steps: 28.0", "steps", 28, ""),
         ("CFG scale: 0.5", "cfg_scale", 1.0, "CFG scale 0.5 is out of range here; 1.0 is taken."),
         ("CFG scale: nan", "cfg_scale", None, "CFG scale “nan” is not understood; the one set is kept."),
-        ("Size: 16x9000", "width", 64, "Size 16 is out of range here; 64 is taken."),
+        ("Size: 16x640", "width", 64, "Size 16 is out of range here; 64 is taken."),
+        ("Size: 8192x4096", "height", 2048, "Size 8192x4096 is out of range here; 4096x2048 is taken."),
+        ("Size: 0x9000", "height", 4096, "Size 0 is out of range here; 64 is taken."),
         ("Tiling: True", "seamless_y", True, ""),
         ("Tiling: maybe", "seamless_y", False, "Tiling “maybe” is not understood."),
         ("Mask mode: upside down", "mask_mode", None, ""),
@@ -425,7 +427,7 @@ def test_what_can_not_be_taken_is_said(pair: str, name: str, value: object, sent
     assert parsed.settings.get(name) == value
     others = "Not known here, and left out: Alpha, Beta, Gamma"
     assert (any(notice.startswith(sentence) for notice in parsed.notices)) and parsed.notices[-1].startswith(others)
-    assert len(parsed.notices) == 1 + bool(sentence) + (name == "width")
+    assert len(parsed.notices) == 1 + bool(sentence) + ("0x9000" in pair)
 
 
 def test_a_prompt_alone_sets_nothing_else() -> None:
