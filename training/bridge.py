@@ -30,10 +30,9 @@ LEVELS = 1000
 # as if latents had a deviation of 1: the network then had to hand on every detail itself, and handed on a blur.
 BETAS, QUIETER = (0.00002, 0.0274), 16.0
 BLIND, BLINDED = 930, 0.2  # from this level up, that share of samples without a source is noise alone, as text-to-image
-# The least level of samples without a source: below it the ends of bridges are just the same, and while most samples
-# were learnt so from 500 up, the error of bridges there doubled. They are drawn as the span's share u² below the top,
-# since what a picture shows is decided where 20 steps take but four.
-UNBRIDGED, ABOVE = 700, 2.0
+# Levels of samples without a source are drawn as the span's share u² below the top, since what a picture shows is
+# decided where 20 steps take but four.
+ABOVE = 2.0
 LOWEST, HIGHEST = 60, 960  # starts of bridges
 USUAL = (430, 850)  # the starts that artists use most
 RENAMING = (430, 930)  # and where they name another colour, up to a garment that is inpainted anew,
@@ -89,7 +88,7 @@ def draw_levels(rng: np.random.Generator, count: int, mixture: Mixture) -> tuple
     usual = np.where(recoloured, renaming.astype(np.int64), rng.integers(*USUAL, count))
     start = np.where(rng.random(count) < mixture.usual, usual, rng.integers(LOWEST, HIGHEST, count))
     begun, later = rng.random(count) < mixture.first, rng.integers(5, start)
-    alone = LEVELS - 1 - ((LEVELS - 1 - UNBRIDGED) * rng.random(count) ** ABOVE).astype(np.int64)
+    alone = LEVELS - 1 - ((LEVELS - 1 - mixture.lowest_alone) * rng.random(count) ** ABOVE).astype(np.int64)
     level = np.where(bridge, np.where(begun, start, later), alone)
     # The lower a bridge has come from its start, the more of the style is there.
     progress = np.where(begun, 0.0, rng.random(count) ** (later / start))

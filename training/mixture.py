@@ -20,6 +20,9 @@ class Mixture:
     empty: float  # captions
     junk_only: float  # captions of quality words alone
     own: float  # of steps: samples the model itself has led on, so that it learns to mend its own faults
+    # The least level, of 1,000, of samples without a source: below it the ends of bridges are just the same, and while
+    # most samples were learnt so from 500 up, the error of bridges there doubled.
+    lowest_alone: int = 700
 
 
 # What can't be foreseen yet (colours that only the caption tells, samples far beyond their end) is rare here.

@@ -58,7 +58,7 @@ class Optimisers(Together):
         self._views = [nn.Parameter(as_matrix(p.detach())) for p in self._matrices]
         of_kept = zip(self._views, matrices, strict=True)
         self._kept = [view.detach() for view, name in of_kept if keeps_length(name)]
-        self._lengths = [view.norm(dim=1).mean() for view in self._kept]
+        self._lengths = [view.norm(dim=1, keepdim=True) for view in self._kept]
         rest = first + [p for p in inner.values() if p.dim() == 1]
         parts = (rest, last, list(model.text.parameters()), list(readers.parameters()))
         groups = [{"params": part} for part in parts]  # every step sets the rates

@@ -36,6 +36,7 @@ OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
 VALIDATED = 24  # pictures of them
 LOOKED_AT = 8  # pictures that show how errors of latents are seen
 CROPPED_A_STEP, WHOLE_A_STEP = 8, 6  # pictures, in crops or whole
+FINEST = ("unet.up_blocks.1.upsamplers.", "unet.up_blocks.2.", "unet.conv_norm_out.", "unet.conv_out.")
 STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
@@ -149,6 +150,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixture", choices=MIXTURES, default="full", help="what to learn: the plain task comes first")
     parser.add_argument("--recoloured", type=float, help="another share of sources in other colours than the mixture's")
     parser.add_argument("--alone", type=float, help="another share of whole pictures without a source")
+    parser.add_argument("--own", type=float, help="another share of steps on samples that the model itself has led on")
+    parser.add_argument("--finest", action="store_true", help="teach the last scale alone, behind a layout")
     parser.add_argument("--whole", type=float, default=0.3, help="share of steps on whole pictures, not crops")
 
 
@@ -176,10 +179,15 @@ def run(cache: Path, threads: int, options: argparse.Namespace) -> None:
     some = torch.from_numpy(latents.records[:LOOKED_AT, 0, 1].astype(np.float32))
     eye = look(AutoencoderKL.from_pretrained(cache / "vae").eval(), some)
     mixture = MIXTURES[options.mixture]
-    asked = {"recoloured": options.recoloured, "alone": options.alone}
+    asked = {name: getattr(options, name) for name in ("recoloured", "alone", "own")}
     mixture = replace(mixture, **{name: share for name, share in asked.items() if share is not None})
     lessons = Lessons(model, average.module, readers, tokenizer, cache, threads, eye, options.whole, mixture)
-    helpers = Helpers(lessons.learn, [*model.parameters(), *readers.parameters()], threads)
+    if options.finest:
+        readers.requires_grad_(False)
+        for name, part in model.named_parameters():
+            part.requires_grad_(name.startswith(FINEST))
+    learnt = [part for part in (*model.parameters(), *readers.parameters()) if part.requires_grad]
+    helpers = Helpers(lessons.learn, learnt, threads)
     running = misread = 0.0
     for due in stretch.steps():
         pace = min(1.0, (stretch.step + 1) / WARM) / max(1.0, stretch.step / 1500) ** 0.5

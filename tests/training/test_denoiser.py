@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel  # noqa: E402
 from transformers import CLIPTokenizer  # noqa: E402
 
 from training.denoiser import Denoiser, build, grown  # noqa: E402
+from training.unet import FINEST  # noqa: E402
 
 FOLDER = Path("backend/models/embedded")
 
@@ -61,3 +62,16 @@ def test_a_folder_of_another_shape_is_refused(tmp_path: Path, tokenizer: CLIPTok
     UNet2DConditionModel.from_config(config).save_pretrained(tmp_path / "unet")
     with pytest.raises(ValueError, match="another shape"):
         grown(tmp_path, tokenizer)
+
+
+def test_the_finest_scale_learns_alone(tokenizer: CLIPTokenizer) -> None:
+    model = build(tokenizer)
+    for name, part in model.named_parameters():
+        part.requires_grad_(name.startswith(FINEST))
+    sample = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    (
+        model.eval()(sample, torch.tensor([300, 700]), torch.arange(2 * 77).view(2, 77)) - sample
+    ).square().mean().backward()
+    learnt = {name for name, part in model.named_parameters() if part.grad is not None}
+    assert learnt == {name for name, _ in model.named_parameters() if name.startswith(FINEST)}
+    assert all(any(name.startswith(prefix) for name in learnt) for prefix in FINEST)

@@ -1,4 +1,4 @@
-"""What teaches the coarsest scale to lay out a picture, on a fresh denoiser and small latents."""
+"""What teaches the coarser scales to lay out a picture, on a fresh denoiser and small latents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training import checkpoints, layout  # noqa: E402
 from training.bridge import Levels  # noqa: E402
 from training.denoiser import CHANNELS, Denoiser, build  # noqa: E402
 from training.encode import RECORD  # noqa: E402
-from training.layout import SEEN, Coarsest, Lessons, Made, handed_down, heard, joined, made_of, waves  # noqa: E402
+from training.layout import SCALES, SEEN, Lessons, Made, heard, joined, made_of, waves  # noqa: E402
 from training.optimiser import Optimisers  # noqa: E402
 from training.pictures import KEPT_BACK, REGIONS_SIDE, STYLES_EACH  # noqa: E402
 from training.reading import Readers, told_by  # noqa: E402
@@ -56,28 +56,30 @@ def batch(tokenizer: CLIPTokenizer, bridged: bool) -> Batch:
     return Batch(target, source, levels, ones[:, 0].long(), told, ~yes, captions, ones)
 
 
-def test_the_coarsest_scale_alone_makes_what_it_makes_in_the_whole_network(
-    model: Denoiser, tokenizer: CLIPTokenizer
+@pytest.mark.parametrize(("name", "block", "asked"), [("coarsest", 0, 2), ("finer", 1, 0)])
+def test_a_scale_alone_makes_what_it_makes_in_the_whole_network(
+    name: str, block: int, asked: int, model: Denoiser, tokenizer: CLIPTokenizer
 ) -> None:
     seen: list[Any] = []
-    model.unet.up_blocks[0].upsamplers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.unet.up_blocks[block].upsamplers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     tokens = told_by(tokenizer, ["ink drawing of a girl"] * 2, [None, None]).tokens
-    sample, level = torch.randn(2, 4, SIDE, SIDE), torch.tensor([900, 400])
+    sample, level, scale = torch.randn(2, 4, SIDE, SIDE), torch.tensor([900, 400]), SCALES[name](model)
     with torch.no_grad():
         words, embedding = heard(model, tokens, level)
         model.unet(sample, level, words)
-        here = Coarsest(model)(handed_down(model, sample, embedding), embedding, words)
-    torch.testing.assert_close(here[-1], seen[0])
-    assert [of.shape[1] for of in here] == [CHANNELS[-1]] * 3
+        *places, here = scale(scale.given(model, sample, embedding, words), embedding, words)
+    torch.testing.assert_close(here, seen[0])
+    assert [of.shape[1] for of in places] == [CHANNELS[-1]] * asked == [CHANNELS[-1]] * scale.asked
 
 
+@pytest.mark.parametrize("name", SCALES)
 def test_of_noise_it_shall_make_what_it_makes_of_the_picture_and_of_renders_what_it_makes_now(
-    model: Denoiser, tokenizer: CLIPTokenizer
+    name: str, model: Denoiser, tokenizer: CLIPTokenizer
 ) -> None:
-    stays, alone = batch(tokenizer, True), batch(tokenizer, False)
+    stays, alone, scale = batch(tokenizer, True), batch(tokenizer, False), SCALES[name](model)
     for given, level in ((stays, 990), (alone, SEEN)):
         torch.manual_seed(7)
-        made = made_of(model, given)
+        made = made_of(model, scale, given)
         assert made.level.tolist() == [990, 990]
         torch.manual_seed(7)
         noise = torch.randn_like(given.target)
@@ -87,15 +89,26 @@ def test_of_noise_it_shall_make_what_it_makes_of_the_picture_and_of_renders_what
             shown.levels = Levels(torch.tensor([level] * 2), torch.ones(2), ~stays.levels.blind, stays.levels.blind)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             words, embedding = heard(model, given.told.tokens, torch.tensor([level] * 2))
-            expected = Coarsest(model)(handed_down(model, shown.sample(noise), embedding), embedding, words)[-1]
+            before = scale.given(model, shown.sample(noise), embedding, words)
+            expected = scale(before, embedding, words)[-1]
         torch.testing.assert_close(made.goal.float(), expected.float(), atol=0.05, rtol=0.05)
 
 
-def test_it_learns_its_goals_and_nothing_else_moves(model: Denoiser, tokenizer: CLIPTokenizer) -> None:
+@pytest.mark.parametrize(
+    ("name", "its_own"),
+    [
+        ("coarsest", ("unet.down_blocks.2.", "unet.mid_block.", "unet.up_blocks.0.")),
+        ("finer", ("unet.up_blocks.0.upsamplers.", "unet.up_blocks.1.")),
+    ],
+)
+def test_it_learns_its_goals_and_nothing_else_moves(
+    name: str, its_own: tuple[str, ...], model: Denoiser, tokenizer: CLIPTokenizer
+) -> None:
     torch.manual_seed(1)
-    stays = joined([made_of(model, batch(tokenizer, True))] * 8)
-    alone = joined([made_of(model, batch(tokenizer, False))] * 8)
-    lessons, before = Lessons(model, alone, stays), copy.deepcopy(model.state_dict())
+    scale = SCALES[name](model)
+    stays = joined([made_of(model, scale, batch(tokenizer, True))] * 8)
+    alone = joined([made_of(model, scale, batch(tokenizer, False))] * 8)
+    lessons, before = Lessons(model, scale, alone, stays), copy.deepcopy(model.state_dict())
 
     def far(made: Made) -> float:
         with torch.no_grad():
@@ -106,8 +119,7 @@ def test_it_learns_its_goals_and_nothing_else_moves(model: Denoiser, tokenizer: 
     lessons.learn(8)
     assert far(alone) < 0.5 * at_first and far(stays) < 0.5 * at_first
     moved = {name for name, part in model.state_dict().items() if not torch.equal(part, before[name])}
-    coarse = ("unet.down_blocks.2.", "unet.mid_block.", "unet.up_blocks.0.")
-    assert moved and all(name.startswith(coarse) for name in moved)
+    assert moved and all(name.startswith(its_own) for name in moved)
 
 
 def test_every_place_has_waves_of_its_own() -> None:
@@ -137,7 +149,7 @@ def test_the_stage_replaces_the_checkpoint_and_keeps_the_one_before(tmp_path: Pa
     state = {"model": weights, "average": weights, "optimiser": Optimisers(model, readers).state_dict()}
     before = state | {"beside": readers.state_dict(), "step": 40, "samples": 700, "spent": 9.0}
     checkpoints.save(tmp_path / "unet.pt", before)
-    layout.run(tmp_path, 2, argparse.Namespace(seconds=2, alone=16, stays=16))
+    layout.run(tmp_path, 2, argparse.Namespace(scale="coarsest", seconds=2, alone=16, stays=16))
     now, kept = (torch.load(tmp_path / name, weights_only=False) for name in ("unet.pt", "unet_40.pt"))
     assert now["step"] == 40 and now["samples"] == 700
     for name, part in weights.items():
@@ -146,5 +158,5 @@ def test_the_stage_replaces_the_checkpoint_and_keeps_the_one_before(tmp_path: Pa
     assert torch.equal(now["average"][finer], weights[finer]) and not torch.equal(
         now["average"][coarse], weights[coarse]
     )
-    lengths = [torch.stack(one["optimiser"]["lengths"]) for one in (now, kept)]
+    lengths = [torch.cat(one["optimiser"]["lengths"]) for one in (now, kept)]
     assert lengths[0].shape == lengths[1].shape and not torch.equal(*lengths)

@@ -90,7 +90,7 @@ def test_samples_without_a_source_are_mostly_where_a_picture_is_decided() -> Non
     assert float((~levels.bridged).float().mean()) == pytest.approx(0.6, abs=0.03)
     assert not recoloured[~levels.bridged.numpy()].any()
     theirs = levels.level[~levels.bridged]
-    assert int(theirs.min()) >= bridge.UNBRIDGED and int(theirs.max()) == bridge.LEVELS - 1
+    assert int(theirs.min()) >= alone.lowest_alone and int(theirs.max()) == bridge.LEVELS - 1
     assert 0.55 < float((theirs > 880).float().mean()) < 0.7
     assert not (levels.blind & levels.bridged).any() and float(levels.level[levels.blind].min()) >= bridge.BLIND
 
