@@ -77,6 +77,8 @@ def infotext_if_any(source: Path | str | bytes) -> str:
 
 def with_infotext(png: bytes, text: str) -> bytes:
     """A PNG's bytes with an infotext added, as Latin-1 where that can hold it and else as UTF-8, as the web UI does."""
+    if not text:
+        return png
     key = PNG_KEY.encode("latin-1")
     try:
         chunk = b"tEXt" + key + b"\0" + text.encode("latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,7 +346,7 @@ def _read(cls: type[Settings], found: Mapping[str, str], ours: bool, notices: li
 def _possible_size(found: Mapping[str, str], notices: list[str]) -> dict[str, str]:
     """Return the size, of the same proportions, that can be made where a text's is too large; notices tell."""
     sides = [found.get(key, "") for key in ("Size-1", "Size-2")]
-    if not all(side.isdecimal() for side in sides) or max(map(int, sides)) <= MAXIMUM_SIDE or "0" in sides:
+    if not all(re.fullmatch(r"[1-9][0-9]{0,8}", side) for side in sides) or max(map(int, sides)) <= MAXIMUM_SIDE:
         return {}
     width, height = whole_size(*map(int, sides))
     notices.append(f"Size {sides[0]}x{sides[1]} is out of range here; {width}x{height} is taken.")

@@ -152,6 +152,21 @@ def test_a_failed_cell_lets_go_of_what_it_held(
     assert left == [False] and "There was not enough memory to go on. (Seed: 1)" in notice
 
 
+def runs_out_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the memory run out as that picture, from 1, is sampled."""
+    calls = 0
+    real = sampling.sample
+
+    def fails_once(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == picture:
+            raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
+        return real(*arguments)
+
+    monkeypatch.setattr(painting, "sample", fails_once)
+
+
 @pytest.mark.parametrize(
     ("settings", "others"),
     [
@@ -165,17 +180,7 @@ def test_pictures_of_a_cell_that_fails_later_are_kept(
     engine: Engine, jobs: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, settings: Any, others: int
 ) -> None:
     alone = made(engine, Request(Img2Img(**QUICK, batch_count=2), {"init": picture[:128, :128]}))
-    calls = 0
-    real = sampling.sample
-
-    def fails_the_third_time(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
-        return real(*arguments)
-
-    monkeypatch.setattr(painting, "sample", fails_the_third_time)
+    runs_out_at(3, monkeypatch)
     events: list[Event] = []
     folder = create_job(jobs, Request(settings, {"init": picture[:128, :128]}))
     run_job(engine, folder, events.append, lambda: False)
@@ -215,17 +220,7 @@ def test_a_cancelled_sd_upscale_by_tiles_is_enlarged_alone_where_it_was_not_reac
 def test_no_memory_for_a_later_picture_keeps_the_earlier_ones(
     engine: Engine, jobs: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
-    real = sampling.sample
-
-    def fails_the_second_time(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise OutOfMemory("There was not enough memory to go on.", "Choose a smaller size.")
-        return real(*arguments)
-
-    monkeypatch.setattr(painting, "sample", fails_the_second_time)
+    runs_out_at(2, monkeypatch)
     events: list[Event] = []
     folder = create_job(jobs, Request(Img2Img(**QUICK, batch_count=3), {"init": picture[:128, :128]}))
     run_job(engine, folder, events.append, lambda: False)
