@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-GPU_SCENE = "Viewport Diffusion GPU"  # the scene of a tiny render that starts the graphics driver
+STARTING = "viewport-diffusion-gpu/start"  # where a render that starts the driver is said to go; none is written
 
 
 def eevee() -> str:
@@ -12,10 +12,10 @@ def eevee() -> str:
     return "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
 
 
-def start_gpu() -> None:
+def start_gpu(scene: bpy.types.Scene) -> None:
     """Make the gpu module usable without a window: by 5.2's own call, before that by a tiny Workbench render.
 
-    That is of a scene of its own, so that none of the artist's needs a camera for it or loses a render by it.
+    A scene without a camera has one for that moment. (A scene of our own for it, removed afterwards, crashed 4.3.)
     """
     import gpu
 
@@ -24,18 +24,18 @@ def start_gpu() -> None:
     if hasattr(gpu, "init"):
         gpu.init()
         return
-    scene = bpy.data.scenes.new(GPU_SCENE)
-    eye = bpy.data.cameras.new(GPU_SCENE)
-    camera = bpy.data.objects.new(GPU_SCENE, eye)
+    from .scene.state import changed
+
+    eye = bpy.data.cameras.new("Eye") if scene.camera is None else None
+    if eye is not None:
+        scene.camera = bpy.data.objects.new("Eye", eye)
+    tiny = {"engine": "BLENDER_WORKBENCH", "resolution_percentage": 2, "filepath": STARTING, "use_compositing": False}
     try:
-        scene.collection.objects.link(camera)
-        scene.camera = camera
-        scene.render.engine = "BLENDER_WORKBENCH"
-        scene.render.resolution_x = scene.render.resolution_y = 8
-        bpy.ops.render.render(scene=scene.name)
+        with changed(scene.render, **tiny):
+            bpy.ops.render.render(scene=scene.name)
     finally:
-        bpy.data.scenes.remove(scene)
-        bpy.data.cameras.remove(eye)  # and with it its object
+        if eye is not None:
+            bpy.data.cameras.remove(eye)  # and with it its object
 
 
 def compositor_trees(scene: bpy.types.Scene) -> list[bpy.types.NodeTree]:

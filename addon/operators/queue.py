@@ -9,11 +9,11 @@ import bpy
 
 from ...backend.errors import DiffusionError
 from ...backend.queue import Leftover
-from .. import compat, jobs, leftovers
+from .. import jobs, leftovers
 from ..jobs import Job
 from ..scene.results import apply_results
 
-OWN_RENDER = "viewport-diffusion-"  # what the folders are called that a capture renders into
+OWN_RENDER = "viewport-diffusion-"  # what the folders are called that our own renders go into
 PLACES = (
     ("FRONT", "To Front", "Run it next"),
     ("UP", "Up", "Run it one earlier"),
@@ -195,7 +195,7 @@ def applier(left: Leftover, scene: int) -> Callable[[Job], None]:
 
 def free_for_render(scene: bpy.types.Scene, *_: object) -> None:
     """Give the graphics card to a render that wants it; Blender calls this as a render begins."""
-    own = scene.name == compat.GPU_SCENE or Path(scene.render.filepath).parent.name.startswith(OWN_RENDER)
+    own = Path(scene.render.filepath).parent.name.startswith(OWN_RENDER)
     if not own and renders_on_card(scene) and jobs.device() not in ("", "cpu"):
         jobs.free_memory()
 

@@ -147,7 +147,7 @@ def draw_view(context: bpy.types.Context, view: View, shading: str = "TEXTURE", 
     """Return a view of the scene drawn off screen (uint8 H×W×3 display sRGB, H×W×4 if transparent)."""
     import gpu
 
-    compat.start_gpu()
+    compat.start_gpu(context.scene)
     context.view_layer.update()  # 5.2 draws the scene as it was last evaluated
     scene = context.scene
     space, region = find_viewport(context)

@@ -160,7 +160,7 @@ def draw_mask(context: bpy.types.Context, view: View, choose: Choice) -> Array:
         raise InvalidRequest(
             "This machine can't draw, so no mask comes from the scene.", "Install libegl1, or use a mask image."
         )
-    compat.start_gpu()
+    compat.start_gpu(context.scene)
     width, height = view.width * SUPERSAMPLING, view.height * SUPERSAMPLING
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
     offscreen = gpu.types.GPUOffScreen(width, height)
