@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTENSION = "bl_ext.user_default.viewport_diffusion"
@@ -39,6 +40,11 @@ def disable() -> None:
     import addon_utils
 
     addon_utils.disable(EXTENSION, handle_error=_raise)
+
+
+def part(name: str) -> Any:
+    """Return a module of the enabled extension, by its name in there such as "addon.jobs"."""
+    return sys.modules[f"{EXTENSION}.{name}"]
 
 
 def _raise(error: Exception) -> None:

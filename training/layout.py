@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ def way_up(block: Any, here: Tensor, skipped: Sequence[Tensor], embedding: Tenso
     return here
 
 
-class Scale(nn.Module):
+class Scale(nn.Module, ABC):
     """A UNet's layers at one scale, which learn apart from the others.
 
     Called with what they get from the others (N×C×h×w each), the embedding (N×width) of level and prompt and the words
@@ -81,9 +82,9 @@ class Scale(nn.Module):
 
     asked = 0
 
+    @abstractmethod
     def given(self, model: Denoiser, sample: Tensor, embedding: Tensor, words: Tensor) -> tuple[Tensor, ...]:
         """Return what these layers get from the others where those see a sample (N×4×H×W)."""
-        raise NotImplementedError
 
 
 class Coarsest(Scale):

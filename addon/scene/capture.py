@@ -7,7 +7,7 @@ import functools
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -252,8 +252,8 @@ def _own_slot() -> Iterator[None]:
     slots = shown.render_slots
     names = [slot.name for slot in slots]
     if OWN_SLOT not in names:
-        slots.new(name=OWN_SLOT)
-    with changed(slots, active_index=names.index(OWN_SLOT) if OWN_SLOT in names else len(names)):
+        names.append(slots.new(name=OWN_SLOT).name)
+    with changed(slots, active_index=names.index(OWN_SLOT)):
         yield
 
 
@@ -264,23 +264,22 @@ def standard_colours(scene: bpy.types.Scene) -> Iterator[None]:
     Raises InvalidRequest where the colour configuration has none like it.
     """
     view = scene.view_settings
-    plain = plain_transform(view)  # a look belongs to its view transform, and comes behind it
-    with changed(view, view_transform=plain, look="None", exposure=0.0, gamma=1.0, use_curve_mapping=False):
+    with ExitStack() as stack:
+        for name in PLAIN_TRANSFORMS:
+            with suppress(TypeError):  # which Blender raises for one that the configuration hasn't
+                # A look belongs to its view transform, and comes behind it.
+                plain = changed(
+                    view, view_transform=name, look="None", exposure=0.0, gamma=1.0, use_curve_mapping=False
+                )
+                stack.enter_context(plain)
+                break
+        else:
+            *others, last = PLAIN_TRANSFORMS
+            raise InvalidRequest(
+                f"The colour configuration has no view transform {', '.join(others)} or {last}.",
+                "Start Blender without the environment variable OCIO, or add one of them to its configuration.",
+            )
         yield
-
-
-def plain_transform(view: bpy.types.ColorManagedViewSettings) -> str:
-    """Return the view transform to capture under; the settings are as they were."""
-    for name in PLAIN_TRANSFORMS:
-        try:
-            with changed(view, view_transform=name, look="None"):
-                return name
-        except TypeError:  # which Blender raises for one that the configuration hasn't
-            continue
-    raise InvalidRequest(
-        f"The colour configuration has no view transform {', '.join(PLAIN_TRANSFORMS[:-1])} or {PLAIN_TRANSFORMS[-1]}.",
-        "Start Blender without the environment variable OCIO, or add one of them to its configuration.",
-    )
 
 
 @contextmanager

@@ -44,6 +44,13 @@ def read_image(image: bpy.types.Image) -> Array:
     return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
 
 
+def write_pixels(image: bpy.types.Image, pixels: Array) -> None:
+    """Give an 8-bit image of four channels these pixels (uint8 H×W×3 or H×W×4 sRGB, straight alpha, top row first)."""
+    levels = np.ones((*pixels.shape[:2], 4), np.float32)
+    levels[..., : pixels.shape[2]] = pixels[::-1] / np.float32(255)
+    image.pixels.foreach_set(levels.ravel())
+
+
 def encode_srgb(linear: Array) -> Array:
     """Return linear values (float32, 0–1) as sRGB ones, by IEC 61966-2-1."""
     clipped = np.clip(np.nan_to_num(linear), 0, 1)
@@ -104,9 +111,7 @@ def encode_png(pixels: Array) -> bytes:
     height, width, channels = pixels.shape
     image = bpy.data.images.new("Encoded", width, height, alpha=channels == 4)
     try:
-        levels = np.ones((height, width, 4), np.float32)
-        levels[..., :channels] = pixels[::-1] / np.float32(255)
-        image.pixels.foreach_set(levels.ravel())
+        write_pixels(image, pixels)
         image.file_format = "PNG"
         with tempfile.TemporaryDirectory(prefix="viewport-diffusion-") as folder:
             path = Path(folder) / "picture.png"

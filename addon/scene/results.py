@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import bpy
-import numpy as np
 
 from ...backend.events import Result
 from ...backend.imaging.infotext import parse
@@ -13,7 +12,7 @@ from ...backend.operations.parameters import SCRIPT
 from ...backend.request import Array
 from .. import compat
 from .capture import View, current_view, view_source
-from .images import INFOTEXT, load_result, make_preview
+from .images import INFOTEXT, load_result, make_preview, write_pixels
 
 VIEW_MARK = "viewport_diffusion_view"  # custom property of a result: which view it shows
 PLANE_HEIGHT = 2.0  # metres
@@ -90,9 +89,7 @@ def new_image(pixels: Array, name: str, view: str) -> bpy.types.Image:
     """Return a new packed image of the file from pixels (uint8 H×W×3 sRGB), with the mark of the view that it shows."""
     height, width = pixels.shape[:2]
     image = bpy.data.images.new(name, width, height, alpha=False)
-    levels = np.ones((height, width, 4), np.float32)
-    levels[..., :3] = pixels[::-1] / np.float32(255)
-    image.pixels.foreach_set(levels.ravel())
+    write_pixels(image, pixels)
     image.update()
     image.pack()
     make_preview(image)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
 
 import bpy
 import numpy as np
@@ -12,12 +10,7 @@ import pytest
 
 from backend.settings.interrogate import CAPTION_MODELS, RANKING_MODELS
 from tests.backend.test_interrogate import read, save_blip, save_clip
-from tools.extension import EXTENSION
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
+from tools.extension import part
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,7 @@ import numpy as np
 import pytest
 
 from backend.imaging.metadata import read_infotext
-from tools.extension import EXTENSION
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
+from tools.extension import part
 
 
 @pytest.fixture
@@ -135,7 +129,8 @@ def test_another_colour_configuration_is_captured_by_what_it_has(
     view = scene.view_settings
     before = view.view_transform, view.look
     monkeypatch.setattr(module, "PLAIN_TRANSFORMS", ("Un-tone-mapped", "Raw"))
-    assert module.plain_transform(view) == "Raw"
+    with module.standard_colours(scene):
+        assert view.view_transform == "Raw"
     monkeypatch.setattr(module, "PLAIN_TRANSFORMS", ("Un-tone-mapped", "Video"))
     with pytest.raises(RuntimeError, match="Un-tone-mapped or Video"):
         bpy.ops.viewport_diffusion.generate()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from typing import Any
 
 import bpy
@@ -12,7 +11,7 @@ import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
-from tools.extension import EXTENSION
+from tools.extension import part
 
 POINTS = [Vector(point) for point in itertools.product((-1.0, 0.3, 1.0), (-1.0, 0.6, 1.0), (-1.0, 0.1, 1.0))]
 CAMERAS = {
@@ -25,11 +24,6 @@ CAMERAS = {
 }
 SIZES = {"landscape": (192, 128), "portrait": (128, 192), "square": (128, 128)}
 BORDERS = ((64, 0, 0, 0), (0, 128, 0, 0), (0, 0, 64, 0), (0, 0, 0, 128), (8, 128, 64, 24))
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
 
 
 def result_pixels(scene: bpy.types.Scene) -> Any:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bpy
 import numpy as np
 import pytest
 
 from backend.imaging import files
-from tools.extension import EXTENSION
+from tools.extension import part
 
 WEB_UI = (
     "masterpiece, 1girl,\n(solo:1.2)\nNegative prompt: lowres, bad hands\n"
     "Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 1234567890, Size: 512x768, Model: anime, "
     "Denoising strength: 0.6, Clip skip: 2, Version: v1.10.1"
 )
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
 
 
 def taken(scene: bpy.types.Scene, text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,10 @@ import bpy
 import numpy as np
 import pytest
 
-from tools.extension import EXTENSION
+from tools.extension import EXTENSION, part
 
 PATIENCE = 60.0  # seconds; only a hang takes this long
 STEPS = 16
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
 
 
 @pytest.fixture

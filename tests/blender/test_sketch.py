@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,9 @@ import numpy as np
 import pytest
 
 from backend.settings import Inpaint
-from tools.extension import EXTENSION
+from tools.extension import part
 
 PAINT = (0.0, 200 / 255, 40 / 255, 1.0)
-
-
-def part(name: str) -> Any:
-    """Return a module of the enabled extension."""
-    return sys.modules[f"{EXTENSION}.{name}"]
 
 
 def pixels_of(image: bpy.types.Image) -> Any:
