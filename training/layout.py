@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTokenizer
 
-from training.bridge import shares
+from training.bridge import LEVELS, SIGMA, shares
 from training.checkpoints import QUICK_BFLOAT16, Averaged, paced, replace_trained, smoothed, trained
 from training.denoiser import CHANNELS, Denoiser, build, in_turn
 from training.encode import open_latents
@@ -35,15 +35,19 @@ from training.optimiser import Optimisers
 from training.pictures import KEPT_BACK, REGIONS_SIDE
 from training.reading import Readers
 from training.samples import Batch, Samples
+from training.unet import Leading
 
 logger = logging.getLogger(__name__)
 
 SEED = 21
 NOISY = 850  # the level from which on samples without a source are learnt from: below it their picture is to be seen
-ALONE = replace(FINISH, alone=1.0, empty=0.0, junk_only=0.0, lowest_alone=NOISY)  # what shall be laid out
-BRIDGED = replace(FINISH, alone=0.0)  # what shall stay
+# What shall be laid out, and what shall stay. With true pictures under the noise alone, the steps after the first lost
+# limbs that it had laid out: blurred ones were then not believed.
+ALONE = replace(FINISH, alone=1.0, empty=0.0, junk_only=0.0, own=0.5, lowest_alone=NOISY)
+BRIDGED = replace(FINISH, alone=0.0, own=0.0)
 SEEN = 550  # the level at which the picture itself is shown
 A_BATCH, MADE_AT_ONCE = 32, 16
+LED = 3  # steps that the model itself leads on from noise alone; all of them are learnt from
 SHARE_ALONE = 0.85  # of a batch
 STAYS = 0.6  # the weight of what shall stay, beside SHARE_ALONE of what shall be laid out
 RATE, WARM = 5e-4, 100  # WARM in steps; the rate falls to nothing in the last third
@@ -154,35 +158,59 @@ def joined(parts: Sequence[Made]) -> Made:
 
 
 @torch.no_grad()
-def made_of(model: Denoiser, scale: Scale, batch: Batch) -> Made:
-    """Return what the model makes of a batch: its goal is what it is now, or of noise what it is of the picture."""
-    level = batch.levels.level
+def made_of(model: Denoiser, scale: Scale, batch: Batch, seen: Sequence[tuple[Tensor, Tensor]] = ()) -> Made:
+    """Return what the model makes of a batch: its goal is what it is now, or of noise what it is of the picture.
 
-    def seen(sample: Tensor, level: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    seen: samples (N×4×H×W) and their levels (N), by default the batch's own.
+    """
+
+    def made(sample: Tensor, level: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         words, embedding = heard(model, batch.told.tokens, level)
         given = scale.given(model, sample, embedding, words)
         return given, scale(given, embedding, words)[-1]
 
+    parts: list[Made] = []
     with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
-        given, goal = seen(batch.sample(torch.randn_like(batch.target)), level)
+        seen = seen or [(batch.sample(torch.randn_like(batch.target)), batch.levels.level)]
+        for sample, level in seen:
+            given, goal = made(sample, level)
+            parts.append(Made(tuple(part.bfloat16() for part in given), level, batch.told.tokens, goal.bfloat16()))
         if not batch.levels.bridged.all():
-            shown = torch.full_like(level, SEEN)
+            shown = torch.full_like(batch.levels.level, SEEN)
             signal, noise = shares(shown)
-            _, of_picture = seen(signal * batch.target + noise * torch.randn_like(batch.target), shown)
-            goal = torch.where(batch.levels.bridged.view(-1, 1, 1, 1), goal, of_picture)
-    return Made(tuple(part.bfloat16() for part in given), level, batch.told.tokens, goal.bfloat16())
+            _, of_picture = made(signal * batch.target + noise * torch.randn_like(batch.target), shown)
+            for part in parts:
+                stays = batch.levels.bridged.view(-1, 1, 1, 1)
+                part.goal = torch.where(stays, part.goal, of_picture.bfloat16())
+    return joined(parts)
+
+
+def led_from_noise(
+    model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, rng: np.random.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the samples to which steps of the model lead from noise alone, and their levels, for `made_of`."""
+    leading, level = Leading.drawn(model, tokenizer, batch, rng), torch.full_like(batch.levels.level, LEVELS - 1)
+    point, found = torch.randn_like(batch.target) * SIGMA[level].view(-1, 1, 1, 1), []
+    with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
+        for _ in range(LED):
+            point, level = leading.step(point, level, rng)
+            found.append((point * shares(level)[0], level))
+    return found
 
 
 def gather(model: Denoiser, scale: Scale, samples: Samples, count: int) -> Made:
-    """Return what the model makes of whole pictures."""
+    """Return what the model makes of `count` samples of whole pictures or some more."""
     parts: list[Made] = []
-    records = range(KEPT_BACK, len(samples.latents))
-    for number in range(-(-count // MADE_AT_ONCE)):
+    records, found, number = range(KEPT_BACK, len(samples.latents)), 0, 0
+    while found < count:
         torch.manual_seed(SEED * 1_000_003 + number)
-        batch = samples.draw(np.random.default_rng((SEED, number)), records, MADE_AT_ONCE, REGIONS_SIDE)
-        parts.append(made_of(model, scale, batch))
+        rng = np.random.default_rng((SEED, number))
+        batch = samples.draw(rng, records, MADE_AT_ONCE, REGIONS_SIDE)
+        led = rng.random() < samples.mixture.own
+        parts.append(made_of(model, scale, batch, led_from_noise(model, samples.tokenizer, batch, rng) if led else ()))
         if number % 50 == 0:
-            logger.info("features of picture %d of %d", number * MADE_AT_ONCE, count)
+            logger.info("features of sample %d of %d", found, count)
+        found, number = found + len(parts[-1]), number + 1
     return joined(parts)
 
 
@@ -271,7 +299,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this stage."""
     parser.add_argument("--scale", choices=SCALES, default="coarsest", help="which learns: the coarsest comes first")
     parser.add_argument("--seconds", type=float, default=1200, help="how long it learns")
-    parser.add_argument("--alone", type=int, default=10_000, help="pictures to be laid out")
+    parser.add_argument("--alone", type=int, default=10_000, help="samples to be laid out")
     parser.add_argument("--stays", type=int, default=3_200, help="noised renders of which the same is made as before")
 
 

@@ -121,7 +121,7 @@ class Samples:
     """What samples are drawn from, in the shares of a mixture."""
 
     def __init__(self, tokenizer: CLIPTokenizer, latents: Latents, mixture: Mixture) -> None:
-        self._tokenizer, self._mixture, self._ways = tokenizer, mixture, ways_from_render(latents)
+        self.tokenizer, self.mixture, self._ways = tokenizer, mixture, ways_from_render(latents)
         self.draw_from(latents)
 
     def draw_from(self, latents: Latents) -> None:
@@ -133,7 +133,7 @@ class Samples:
         each = CROPS_A_PICTURE if size == CROP else 1
         count *= each
         # Of a part that begins as noise nobody could tell which part it is: figures came in several pieces.
-        mixture = replace(self._mixture, alone=0.0) if size == CROP else self._mixture
+        mixture = replace(self.mixture, alone=0.0) if size == CROP else self.mixture
         levels, recoloured = draw_levels(rng, count, mixture)
         targets, sources, captions, heard, regions, pictures, importance = [], [], [], [], [], [], []
         for first in range(0, count, each):
@@ -141,15 +141,15 @@ class Samples:
             number = among[int(rng.integers(len(among)))]
             record, facts = self.latents.records[number], self.latents.facts[number]
             colouring, others = int(rng.integers(COLOURINGS)), recoloured[first : first + each]
-            style = drawn_style(rng, facts["styles"], self._mixture)
+            style = drawn_style(rng, facts["styles"], self.mixture)
             picture = Pictured(facts, colouring, style)
             captions.append(picture.caption(rng, bool(others.any())))
-            silent = rng.random() < self._mixture.empty + self._mixture.junk_only
-            heard.append(unspoken(rng, self._mixture) if silent else captions[-1])
+            silent = rng.random() < self.mixture.empty + self.mixture.junk_only
+            heard.append(unspoken(rng, self.mixture) if silent else captions[-1])
             pictures.append(None if silent else picture)
             for place, other in enumerate(others, first):
                 source_style = 0
-                if rng.random() < (self._mixture.recoloured_other if other else self._mixture.other_source):
+                if rng.random() < (self.mixture.recoloured_other if other else self.mixture.other_source):
                     source_style = style if rng.random() < 0.5 else int(rng.integers(1, 1 + STYLES_EACH))
                 row, column = rng.integers(0, record.shape[-1] - size + 1, 2)
                 window = (slice(row, row + size), slice(column, column + size))
@@ -167,7 +167,7 @@ class Samples:
                 regions.append(shown)
         target, source = (torch.from_numpy(np.stack(parts)).float() for parts in (targets, sources))
         maps = torch.from_numpy(np.stack(regions).astype(np.int64))
-        told = told_by(self._tokenizer, heard, pictures)
+        told = told_by(self.tokenizer, heard, pictures)
         unheard = torch.tensor([picture is None for picture in pictures]).repeat_interleave(each)
         weights = torch.from_numpy(np.stack(importance))[:, None]
         return Batch(target, source, levels, maps, told, unheard, captions, weights)

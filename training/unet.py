@@ -40,29 +40,47 @@ FINEST = ("unet.up_blocks.1.upsamplers.", "unet.up_blocks.2.", "unet.conv_norm_o
 STRUCTURE = 20.0  # the weight of structural similarity; with 8 its gradients are about as long as the others
 
 
-@torch.no_grad()
+@dataclass
+class Leading:
+    """A model on its way down the levels by Euler's sampler, guided or not."""
+
+    model: Denoiser
+    words: Tensor  # N×77 without guidance, else 2N×77: those of no prompt behind
+    guidance: Tensor | None  # N×1×1×1
+
+    @staticmethod
+    def drawn(model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, rng: np.random.Generator) -> Leading:
+        """Draw whether it is guided, and how much."""
+        if rng.random() < OWN_PLAIN:
+            return Leading(model, batch.told.tokens, None)
+        words = tokens(tokenizer, batch.captions + [""] * len(batch.captions))
+        guidance = torch.from_numpy(OWN_GUIDANCE ** rng.random(len(batch.target))).float()
+        return Leading(model, words, guidance.view(-1, 1, 1, 1))
+
+    @torch.no_grad()
+    def step(self, point: Tensor, level: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return where one step of drawn length leads, as a sample divided by its signal's share, and its levels."""
+        now = point * shares(level)[0]
+        if self.guidance is None:
+            end = clean(now, self.model(now, level, self.words), level)
+        else:
+            twice, both = now.repeat(2, 1, 1, 1), level.repeat(2)
+            said, silent = clean(twice, self.model(twice, both, self.words), both).chunk(2)
+            end = silent + self.guidance * (said - silent)
+        sigma, kept = SIGMA[level], torch.from_numpy(rng.uniform(*OWN_KEPT, len(point))).float()
+        then = torch.searchsorted(SIGMA, sigma * kept)
+        return end + (SIGMA[then] / sigma).view(-1, 1, 1, 1) * (point - end), then
+
+
 def led_on(
     model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, noise: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Levels]:
     """Return the samples that some steps of Euler's sampler lead to, guided or not, and where those are."""
-    sample, plain = batch.sample(noise), rng.random() < OWN_PLAIN
-    words = batch.told.tokens if plain else tokens(tokenizer, batch.captions + [""] * len(batch.captions))
-    guidance = torch.from_numpy(OWN_GUIDANCE ** rng.random(len(sample))).float().view(-1, 1, 1, 1)
-    level, sigma = batch.levels.level, SIGMA[batch.levels.level].view(-1, 1, 1, 1)
-    point = sample / shares(level)[0]
+    leading, level = Leading.drawn(model, tokenizer, batch, rng), batch.levels.level
+    point = batch.sample(noise) / shares(level)[0]
     for _ in range(int(rng.integers(1, 1 + OWN_STEPS))):
-        now = point * shares(level)[0]
-        if plain:
-            end = clean(now, model(now, level, words), level)
-        else:
-            twice, both = now.repeat(2, 1, 1, 1), level.repeat(2)
-            said, silent = clean(twice, model(twice, both, words), both).chunk(2)
-            end = silent + guidance * (said - silent)
-        kept = torch.from_numpy(rng.uniform(*OWN_KEPT, len(sample))).float()
-        level = torch.searchsorted(SIGMA, sigma.flatten() * kept)
-        then = SIGMA[level].view(-1, 1, 1, 1)
-        point, sigma = end + then / sigma * (point - end), then
-    way, come = batch.target - batch.source, point - sigma * noise - batch.source
+        point, level = leading.step(point, level, rng)
+    way, come = batch.target - batch.source, point - SIGMA[level].view(-1, 1, 1, 1) * noise - batch.source
     progress = (way * come).sum((1, 2, 3)) / way.square().sum((1, 2, 3)).clamp(min=1e-3)
     progress = torch.where(batch.levels.bridged, progress.clamp(min=0), 1.0)
     return point * shares(level)[0], replace(batch.levels, level=level, progress=progress)

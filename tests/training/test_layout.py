@@ -19,15 +19,27 @@ from transformers import CLIPTokenizer  # noqa: E402
 
 from tests.training.drawn import known  # noqa: E402
 from training import checkpoints, layout  # noqa: E402
-from training.bridge import Levels  # noqa: E402
+from training.bridge import LEVELS, Levels  # noqa: E402
 from training.denoiser import CHANNELS, Denoiser, build  # noqa: E402
 from training.encode import RECORD  # noqa: E402
-from training.layout import SCALES, SEEN, Lessons, Made, heard, joined, made_of, waves  # noqa: E402
+from training.layout import (  # noqa: E402
+    LED,
+    SCALES,
+    SEEN,
+    Lessons,
+    Made,
+    heard,
+    joined,
+    led_from_noise,
+    made_of,
+    waves,
+)
 from training.optimiser import Optimisers  # noqa: E402
 from training.pictures import KEPT_BACK, REGIONS_SIDE, STYLES_EACH  # noqa: E402
 from training.reading import Readers, told_by  # noqa: E402
 from training.samples import Batch  # noqa: E402
 from training.stylist import PLAIN  # noqa: E402
+from training.unet import OWN_PLAIN  # noqa: E402
 
 SIDE = 16  # latents
 FOLDER = Path("backend/models/embedded")
@@ -92,6 +104,27 @@ def test_of_noise_it_shall_make_what_it_makes_of_the_picture_and_of_renders_what
             before = scale.given(model, shown.sample(noise), embedding, words)
             expected = scale(before, embedding, words)[-1]
         torch.testing.assert_close(made.goal.float(), expected.float(), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_what_the_model_leads_on_from_noise_is_learnt_from_at_every_step(
+    guided: bool, model: Denoiser, tokenizer: CLIPTokenizer
+) -> None:
+    alone, scale = batch(tokenizer, False), SCALES["coarsest"](model)
+    seed = next(seed for seed in range(99) if (np.random.default_rng(seed).random() >= OWN_PLAIN) == guided)
+    torch.manual_seed(7)
+    seen = led_from_noise(model, tokenizer, alone, np.random.default_rng(seed))
+    levels = torch.stack([level for _, level in seen])
+    assert len(seen) == LED and (levels.diff(dim=0) < 0).all() and levels.max() < LEVELS - 1
+    made = made_of(model, scale, alone, seen)
+    assert len(made) == len(made.tokens) == LED * len(alone.target)
+    for part, (sample, level) in zip(range(LED), seen, strict=True):
+        its = made.chosen(torch.arange(2 * part, 2 * part + 2))
+        assert torch.equal(its.level, level) and torch.equal(its.goal, made.goal[:2])
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            words, embedding = heard(model, alone.told.tokens, level)
+            given = scale.given(model, sample, embedding, words)
+        torch.testing.assert_close(its.given[0].float(), given[0].float(), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize(
