@@ -37,17 +37,19 @@ WHOLE_TEXT = {
 class Conditioning(NamedTuple):
     """A text as the denoiser takes it: embeds (1×T×D float32), pooled (1×P float32), other tensors by their names.
 
-    T is 77 for each chunk of a text in CLIP's models. Only some families have pooled, or anything else.
+    T is 77 for each chunk of a text in CLIP's models. Only some families have pooled, or anything else. is_negative:
+    the picture is led away from it.
     """
 
     embeds: torch.Tensor
     pooled: torch.Tensor | None = None
     extra: Mapping[str, torch.Tensor] = MappingProxyType({})
+    is_negative: bool = False
 
     def silenced(self) -> Conditioning:
         """Return nothing but zeros, as Stable Diffusion XL was taught to take a text that says nothing."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
-        return Conditioning(torch.zeros_like(self.embeds), pooled, self.extra)
+        return self._replace(embeds=torch.zeros_like(self.embeds), pooled=pooled)
 
 
 Embeddings = Mapping[str, Embedding]  # by their names in lower case
@@ -107,7 +109,7 @@ def encode_prompts(
 
         return [(last, read(text)) for last, text in texts]
 
-    against = encoded(schedule(negative, steps))
+    against = [(last, text._replace(is_negative=True)) for last, text in encoded(schedule(negative, steps))]
     if pipe.config.get("force_zeros_for_empty_prompt") and not negative.strip():
         against = [(last, conditioning.silenced()) for last, conditioning in against]
     return Prompts(against, [(part.weight, encoded(part.texts)) for part in plan(prompt, steps)])

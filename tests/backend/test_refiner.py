@@ -66,6 +66,32 @@ def test_the_refiner_alone_is_the_refiner_as_a_model(
     assert np.array_equal(never, make(refiner="")) and not np.array_equal(never, make(refiner_switch_at=0.5))
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_it_is_led_away_from_a_lower_score(
+    alone: bool,
+    make: Callable[..., Picture],
+    engine: Engine,
+    folder_of: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of each step's two texts, for two pictures, the prompt comes with a score of 6 and the negative with 2.5."""
+    models, name = engine.models, folder_of("refiner")
+    settings = {"model": name, "refiner": ""} if alone else {"refiner_switch_at": 0.5}
+    make(**settings)  # what isn't asked for any more is let go
+    model = models.get(name) if alone else models.refiner(name)
+    cat = model.encode_prompts("a cat", "", 1, 1).positives[0][1][0][1].embeds
+    denoise, scores = model.family.denoise, []
+
+    def noted(*args: Any, **given: Any) -> Any:
+        texts, times = given["encoder_hidden_states"], given["added_cond_kwargs"]["time_ids"]
+        scores.append([(torch.equal(text, cat[0]), float(time[-1])) for text, time in zip(texts, times, strict=True)])
+        return denoise(*args, **given)
+
+    monkeypatch.setattr(model.family, "denoise", noted)
+    make(negative_prompt="a dog", batch_size=2, cfg_scale=4.0, **settings)
+    assert scores and all(sorted(some) == [(False, 2.5)] * 2 + [(True, 6.0)] * 2 for some in scores)
+
+
 @pytest.mark.parametrize("other", ["flux", "inpainting"])
 def test_what_cant_go_on_is_a_sentence(
     other: str, make: Callable[..., Picture], folder_of: Callable[[str], str]

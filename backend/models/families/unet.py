@@ -10,7 +10,8 @@ from ..conditioning import Conditioning
 from ..ip_adapter import EMBEDS
 from . import Shown, stacked
 
-AESTHETIC = 6.0  # how fine a picture Stable Diffusion XL's refiner is told to make, the default of diffusers
+# How fine a picture Stable Diffusion XL's refiner is told to make, and to be led away from, as in the web UI.
+AESTHETIC, NEGATIVE_AESTHETIC = 6.0, 2.5
 INPAINTING_CHANNELS = 9  # latents, the mask, and the masked picture's latents
 
 
@@ -42,12 +43,19 @@ class UNet:
             asked["added_cond_kwargs"] = {
                 **added,
                 "text_embeds": stacked(pooled, count),
-                "time_ids": added["time_ids"][:1].repeat(count * len(conditionings), 1),
+                "time_ids": self._times(added["time_ids"][:1], conditionings).repeat_interleave(count, 0),
             }
         if all(EMBEDS in c.extra for c in conditionings):
             embeds = stacked([c.extra[EMBEDS] for c in conditionings], count)
             asked["added_cond_kwargs"] = {**asked.get("added_cond_kwargs", {}), EMBEDS: [embeds]}
         return asked
+
+    def _times(self, times: torch.Tensor, conditionings: list[Conditioning]) -> torch.Tensor:
+        """Return the sizes (1×K), which a refiner's score ends, for each of some texts (N×K)."""
+        times = times.repeat(len(conditionings), 1)
+        if self._pipe.config.get("requires_aesthetics_score"):
+            times[[c.is_negative for c in conditionings], -1] = NEGATIVE_AESTHETIC
+        return times
 
     def arguments_alone(self, width: int, height: int, like: torch.Tensor) -> dict[str, Any]:
         """Return what the UNet takes beside sample and timestep, for a picture of that size in pixels, unprompted."""
