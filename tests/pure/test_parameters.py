@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from backend.imaging import infotext
 from backend.models.samplers import AUTOMATIC, AUTOMATIC_SAMPLER, settled_sampler
-from backend.operations import parameters
-from backend.operations.parameters import SOURCE, describe, settings_from_text
+from backend.operations.parameters import SOURCE, describe, keys, settings_from_text
 from backend.operations.run import Picture
 from backend.settings import (
     OPERATIONS,
@@ -265,7 +264,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
 
 
 def is_apart(item: dataclasses.Field[Any]) -> bool:
-    return item.name in parameters.APART - {"prompt", "negative_prompt", *parameters.SIDES, *parameters.SEAMLESS} or (
+    return item.name in keys.APART - {"prompt", "negative_prompt", *keys.SIDES, *keys.SEAMLESS} or (
         item.name.endswith("_file")
     )
 
@@ -303,7 +302,7 @@ def carried(settings: Settings) -> dict[str, Any]:
         if settings.inpaint_area == "whole_picture":
             lost |= {"only_masked_padding"}
         if not settings.soft_inpainting:
-            lost |= {name for name, other in parameters.WRITTEN_WITH.items() if other == "soft_inpainting"}
+            lost |= {name for name, other in keys.WRITTEN_WITH.items() if other == "soft_inpainting"}
     return {name: value for name, value in values.items() if name not in lost}
 
 
@@ -324,7 +323,7 @@ def test_every_setting_comes_back_as_it_was(settings: Settings) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in TOLD if cls is not Upscale])
 def test_each_setting_alone_changes_the_text_and_comes_back(cls: type[Settings]) -> None:
-    inert = {"seed_resize_width", "seed_resize_height", *parameters.WRITTEN_WITH}
+    inert = {"seed_resize_width", "seed_resize_height", *keys.WRITTEN_WITH}
     for item in dataclasses.fields(cls):
         if item.name in inert or is_apart(item):
             continue
@@ -440,7 +439,7 @@ def test_a_prompt_alone_sets_nothing_else() -> None:
 @given(
     st.one_of(st.text(max_size=200), words),
     st.dictionaries(
-        st.sampled_from([*parameters.KEYS.values(), "Size", "Tiling", "Outpaint", "Postprocess upscaler", "Version"]),
+        st.sampled_from([*keys.KEYS.values(), "Size", "Tiling", "Outpaint", "Postprocess upscaler", "Version"]),
         st.one_of(st.text(max_size=12), st.integers().map(str), st.floats().map(str), st.just("5 5 5 5000")),
     ),
 )
