@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 from transformers import CLIPTokenizer
 
-from training.bridge import SIGMA, Levels, aim, clean, shares
+from training.bridge import LEVELS, SIGMA, Levels, aim, clean, shares
 from training.checkpoints import Averaged, Log, Stretch, smoothed
 from training.denoiser import Denoiser, build, grown
 from training.encode import open_latents
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 SEED = 9
 WARM = 150  # steps
 OWN_STEPS, OWN_GUIDANCE = 3, 10.0  # at most, where the model itself leads samples on
+OWN_STEPS_ALONE = 5  # at most, where some of them begin as noise alone
 OWN_PLAIN = 0.5  # share of those steps without guidance
 OWN_KEPT = (0.5, 0.8)  # how much of sigma one of those steps leaves
 VALIDATED = 24  # pictures of them
@@ -75,10 +76,16 @@ class Leading:
 def led_on(
     model: Denoiser, tokenizer: CLIPTokenizer, batch: Batch, noise: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Levels]:
-    """Return the samples that some steps of Euler's sampler lead to, guided or not, and where those are."""
-    leading, level = Leading.drawn(model, tokenizer, batch, rng), batch.levels.level
-    point = batch.sample(noise) / shares(level)[0]
-    for _ in range(int(rng.integers(1, 1 + OWN_STEPS))):
+    """Return the samples that some steps of Euler's sampler lead to, guided or not, and where those are.
+
+    Without a source they begin as noise alone: under a picture that has been led to limbs are blurred, and a model that
+    has seen but true ones there takes them away.
+    """
+    alone = ~batch.levels.bridged
+    level = torch.where(alone, LEVELS - 1, batch.levels.level)
+    begun = replace(batch, levels=replace(batch.levels, level=level, blind=alone))
+    leading, point = Leading.drawn(model, tokenizer, batch, rng), begun.sample(noise) / shares(level)[0]
+    for _ in range(int(rng.integers(1, 1 + (OWN_STEPS_ALONE if alone.any() else OWN_STEPS)))):
         point, level = leading.step(point, level, rng)
     way, come = batch.target - batch.source, point - SIGMA[level].view(-1, 1, 1, 1) * noise - batch.source
     progress = (way * come).sum((1, 2, 3)) / way.square().sum((1, 2, 3)).clamp(min=1e-3)
