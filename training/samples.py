@@ -24,7 +24,7 @@ LOOKED_AT_WAYS = 200  # records that show how far styles are from renders
 CROP = 32  # latents a side
 CROPS_A_PICTURE = 2  # with one caption, whose reading costs a sixth of a crop's
 # How often pictures of a style are drawn for a step, of once: those that were recognised least in what models drew.
-OFTEN = {"watercolor": 2.0, "comic": 2.0, "anime": 1.5}
+OFTEN = {"watercolor": 3.0, "comic": 3.0, "anime": 2.0, "oil": 1.5}
 BACKDROPS = ("sky", "wall", "ground")
 RENAMED = 6.0  # what an error counts on what the caption gives another colour than the source has, but on backdrops
 # Below that share of what is shown a renamed part counts more, up to so many times, as the root of its area: or else
