@@ -44,7 +44,7 @@ NOISY = 850  # the level from which on samples without a source are learnt from:
 # What shall be laid out, and what shall stay. With true pictures under the noise alone, the steps after the first lost
 # limbs that it had laid out: blurred ones were then not believed.
 ALONE = replace(FINISH, alone=1.0, empty=0.0, junk_only=0.0, own=0.5, lowest_alone=NOISY)
-BRIDGED = replace(FINISH, alone=0.0, own=0.0)
+BRIDGED = replace(FINISH, alone=0.0, own=0.0, recoloured=0.4)  # beside a tenth inpainted colours fell behind
 SEEN = 550  # the level at which the picture itself is shown
 A_BATCH, MADE_AT_ONCE = 32, 16
 LED = 3  # steps that the model itself leads on from noise alone; all of them are learnt from
