@@ -169,20 +169,21 @@ def made_of(model: Denoiser, scale: Scale, batch: Batch, seen: Sequence[tuple[Te
         given = scale.given(model, sample, embedding, words)
         return given, scale(given, embedding, words)[-1]
 
-    parts: list[Made] = []
     with torch.autocast("cpu", torch.bfloat16, enabled=QUICK_BFLOAT16):
         seen = seen or [(batch.sample(torch.randn_like(batch.target)), batch.levels.level)]
-        for sample, level in seen:
-            given, goal = made(sample, level)
-            parts.append(Made(tuple(part.bfloat16() for part in given), level, batch.told.tokens, goal.bfloat16()))
+        found = [(*made(sample, level), level) for sample, level in seen]
         if not batch.levels.bridged.all():
             shown = torch.full_like(batch.levels.level, SEEN)
             signal, noise = shares(shown)
             _, of_picture = made(signal * batch.target + noise * torch.randn_like(batch.target), shown)
-            for part in parts:
-                stays = batch.levels.bridged.view(-1, 1, 1, 1)
-                part.goal = torch.where(stays, part.goal, of_picture.bfloat16())
-    return joined(parts)
+            stays = batch.levels.bridged.view(-1, 1, 1, 1)
+            found = [(given, torch.where(stays, goal, of_picture), level) for given, goal, level in found]
+    return joined(
+        [
+            Made(tuple(part.bfloat16() for part in given), level, batch.told.tokens, goal.bfloat16())
+            for given, goal, level in found
+        ]
+    )
 
 
 def led_from_noise(
@@ -201,8 +202,9 @@ def led_from_noise(
 def gather(model: Denoiser, scale: Scale, samples: Samples, count: int) -> Made:
     """Return what the model makes of `count` samples of whole pictures or some more."""
     parts: list[Made] = []
-    records, found, number = range(KEPT_BACK, len(samples.latents)), 0, 0
-    while found < count:
+    records = range(KEPT_BACK, len(samples.latents))
+    while (found := sum(map(len, parts))) < count:
+        number = len(parts)
         torch.manual_seed(SEED * 1_000_003 + number)
         rng = np.random.default_rng((SEED, number))
         batch = samples.draw(rng, records, MADE_AT_ONCE, REGIONS_SIDE)
@@ -210,7 +212,6 @@ def gather(model: Denoiser, scale: Scale, samples: Samples, count: int) -> Made:
         parts.append(made_of(model, scale, batch, led_from_noise(model, samples.tokenizer, batch, rng) if led else ()))
         if number % 50 == 0:
             logger.info("features of sample %d of %d", found, count)
-        found, number = found + len(parts[-1]), number + 1
     return joined(parts)
 
 
